@@ -1,0 +1,53 @@
+# Everything a developer or CI runs. `make` alone lists it.
+.DEFAULT_GOAL := help
+.PHONY: help setup lint types test test-slow test-all bench demo clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.eoray-setup
+DEMO_OUT := build/demo
+PYTEST_ARGS ?=
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with the locked packages and this checkout in it
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 12) and f"eoray needs Python >= 3.12, but $(PYTHON) is {v[0]}.{v[1]}: install it, then run `make setup PYTHON=python3.12`")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+lint: $(STAMP) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy, strict
+	$(BIN)/mypy
+
+test: $(STAMP) ## the default tests
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-slow: $(STAMP) ## only the tests that take longer, and those that start services
+	$(BIN)/pytest -m "slow or services" $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## all tests that need no accelerator, with line coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not gpu" $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+bench: $(STAMP) ## run the benchmarks in benchmarks/, one after the other
+	set -e; for script in $$(find benchmarks -name 'bench_*.py' | sort); do \
+		echo "== $$script"; $(BIN)/python $$script; done
+
+demo: $(STAMP) ## catalogue to cube, model, map, change and report, offline, through local Ray
+	$(BIN)/eoray demo --ray --out $(DEMO_OUT)
+
+clean: ## remove what the targets made, but keep .venv
+	rm -rf build dist .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find eoray tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,57 @@
+"""Sentinel-2 from a STAC catalogue to datacubes, models, maps and change, on Ray.
+
+The names below are the public interface. They are imported when first used, so that
+``import eoray`` costs nothing that is not needed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eoray.config import load_config
+    from eoray.cube.check import check_cube
+    from eoray.cube.open import open_cube
+    from eoray.errors import EorayError
+    from eoray.publish.export import export_window
+    from eoray.run import Run, load_run
+
+    __version__: str
+
+_HOMES = {
+    "EorayError": "eoray.errors",
+    "Run": "eoray.run",
+    "check_cube": "eoray.cube.check",
+    "export_window": "eoray.publish.export",
+    "load_config": "eoray.config",
+    "load_run": "eoray.run",
+    "open_cube": "eoray.cube.open",
+}
+
+__all__ = [
+    "EorayError",
+    "Run",
+    "__version__",
+    "check_cube",
+    "export_window",
+    "load_config",
+    "load_run",
+    "open_cube",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home when it is first asked for."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("eoray")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'eoray' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return __all__

@@ -1,0 +1,161 @@
+"""Facts about each provider of Sentinel-2 L2A: how to recognise it, its collections, its keys.
+
+One row per provider and collection family. What the pixels hold (the baseline offset) stands in
+``offset.py``; nothing else in eoray knows a provider by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlparse
+
+from eoray.errors import ConfigError
+from eoray.sentinel2 import BANDS, COMMON_NAMES, native_resolution_m
+
+SCL = "SCL"
+
+AUTO = "auto"
+
+EARTH_SEARCH = "earth-search"
+"""Any of Earth Search's three collections; the item's collection tells which."""
+
+STATIC = "static"
+"""Another word for the generic row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Where a family of items comes from."""
+
+    name: str
+    """Stable id, stored with every date of a cube."""
+    hosts: tuple[str, ...] = ()
+    """Hosts of its API; a default collection is chosen by them."""
+    collections: tuple[str, ...] = ()
+    """Collection ids with surface reflectance; the first is the default."""
+    markers: tuple[str, ...] = ()
+    """Property names or prefixes (ending in ``:``) that only its items carry."""
+
+
+EARTH_SEARCH_C1 = Provider(
+    "earth-search-c1",
+    hosts=("earth-search.aws.element84.com",),
+    collections=("sentinel-2-c1-l2a",),
+)
+EARTH_SEARCH_V1 = Provider(
+    "earth-search-v1", collections=("sentinel-2-l2a",), markers=("earthsearch:",)
+)
+EARTH_SEARCH_V0 = Provider(
+    "earth-search-v0", collections=("sentinel-s2-l2a-cogs",), markers=("sentinel:",)
+)
+PLANETARY_COMPUTER = Provider(
+    "planetary-computer",
+    hosts=("planetarycomputer.microsoft.com",),
+    collections=("sentinel-2-l2a",),
+    markers=("s2:mgrs_tile",),
+)
+CDSE = Provider(
+    "cdse",
+    hosts=("stac.dataspace.copernicus.eu",),
+    collections=("sentinel-2-l2a",),
+    markers=("eopf:",),
+)
+GENERIC = Provider("generic")
+"""Any other catalogue: common names or band ids as asset keys, the offset as declared."""
+
+PROVIDERS = (
+    EARTH_SEARCH_C1,
+    PLANETARY_COMPUTER,
+    CDSE,
+    EARTH_SEARCH_V0,
+    EARTH_SEARCH_V1,
+    GENERIC,
+)
+
+
+def resolve_provider(
+    collection: str, properties: Mapping[str, Any], *, said: str = AUTO
+) -> Provider:
+    """Tell which provider an item is from.
+
+    Collection ids are shared between providers (three serve ``sentinel-2-l2a``), so properties
+    that only one of them writes decide; the collection decides where its id is unique.
+
+    Args:
+        collection: Collection id of the item, or "".
+        properties: Properties of the item.
+        said: A provider's name, "earth-search" for any of its collections, "static" for the
+            generic row, or "auto".
+
+    Raises:
+        ConfigError: ``said`` names no provider.
+    """
+    if said not in (AUTO, EARTH_SEARCH):
+        return provider_named(said)
+    for provider in (EARTH_SEARCH_C1, EARTH_SEARCH_V0):
+        if collection in provider.collections:
+            return provider
+    if said == EARTH_SEARCH:
+        return EARTH_SEARCH_V1
+    for provider in PROVIDERS:
+        if any(_marked(marker, properties) for marker in provider.markers):
+            return provider
+    return GENERIC
+
+
+def provider_named(name: str) -> Provider:
+    """Return the row of a provider.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if name == STATIC:
+        return GENERIC
+    for provider in PROVIDERS:
+        if provider.name == name:
+            return provider
+    known = ", ".join([EARTH_SEARCH, STATIC, *(provider.name for provider in PROVIDERS)])
+    raise ConfigError(f"unknown provider {name!r} in source.provider; say auto or one of {known}")
+
+
+def default_collection(url: str) -> str | None:
+    """Return the collection of record of a public API, known by its host; else None."""
+    host = (urlparse(url).hostname or "").lower()
+    for provider in PROVIDERS:
+        if host in provider.hosts:
+            return provider.collections[0]
+    return None
+
+
+def asset_keys(band: str, *, jp2: bool = False) -> tuple[str, ...]:
+    """List the keys under which providers keep a band at its native resolution, best first.
+
+    Args:
+        band: Band id, or "SCL".
+        jp2: Take Earth Search's JPEG 2000 originals instead of its COGs.
+
+    Returns:
+        Common name (Earth Search v1, stactools), id (Planetary Computer, Earth Search v0), id
+        with resolution (CDSE).
+    """
+    common = SCL.lower() if band == SCL else COMMON_NAMES[band]
+    if jp2:
+        return (f"{common}-jp2", band, f"{band}_{_resolution_m(band)}m")
+    return (common, band, f"{band}_{_resolution_m(band)}m")
+
+
+def bands_present(assets: Mapping[str, Any]) -> tuple[str, ...]:
+    """List the band ids (and SCL) that an item's assets hold, in eoray's order."""
+    return tuple(band for band in (*BANDS, SCL) if any(key in assets for key in asset_keys(band)))
+
+
+def _resolution_m(band: str) -> int:
+    return 20 if band == SCL else native_resolution_m(band)
+
+
+def _marked(marker: str, properties: Mapping[str, Any]) -> bool:
+    if marker.endswith(":"):
+        return any(name.startswith(marker) for name in properties)
+    return marker in properties

@@ -1,0 +1,221 @@
+"""The change stage: which dates each tile is judged by, and the task that judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eoray.catalog.lineage import baseline_family
+from eoray.change.detect import detect_breaks, empty_result, flag_lineage, flag_snow
+from eoray.change.parameters import ChangeParameters
+from eoray.change.product import ENTRY
+from eoray.cube.layout import DONE, NO_SCENE, TileResult, TimeEntry, tile_px
+from eoray.cube.read import CubeReader, CubeSource, PixelWindow, TimeTable, open_reader
+from eoray.errors import ConfigError, GridError
+from eoray.grid import Tile
+from eoray.sentinel2 import Mask
+from eoray.timeline import DateRange
+
+if TYPE_CHECKING:
+    from eoray.cube.ledger import Ledger
+
+PRODUCT = "s2"
+"""What change is looked for in."""
+
+_CHUNK_PX = 128
+"""Edge of a stored chunk; a window cut elsewhere decodes chunks twice."""
+
+_WINDOW_BYTES = 192 << 20
+"""Reflectance read at once; with the reader's own copies a worker stays under 1 GB."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRow:
+    """One task: the whole record of one tile."""
+
+    key: str
+    entry: str
+    tiles: tuple[Tile, ...]
+    """The one tile."""
+    scenes: tuple[str, ...]
+    """Keys of the ``s2`` entries that the row reads."""
+    positions: tuple[int, ...]
+    """Where they are stored on the time axis, in order of time."""
+    days: tuple[int, ...]
+    """Their UTC days since 1970-01-01."""
+    orbits: tuple[int, ...]
+    """Their relative orbits."""
+    steps: tuple[int, ...]
+    """Days at which the processing baseline or the refinement state changed."""
+
+    def only(self, tiles: Sequence[Tile]) -> ChangeRow:
+        """The row itself: it has one tile."""
+        if tuple(tiles) != self.tiles:
+            raise GridError(
+                f"row {self.key} owns {self.tiles[0].id} and cannot be cut to "
+                f"{', '.join(t.id for t in tiles)}; change plans one tile a row"
+            )
+        return self
+
+
+def plan_change(
+    reader: CubeReader,
+    tiles: Sequence[Tile],
+    *,
+    days: DateRange | None = None,
+    allow_mixed: bool = False,
+) -> tuple[dict[int, list[TimeEntry]], list[ChangeRow]]:
+    """Plan one row per tile that has any scene.
+
+    Args:
+        reader: The store that holds the ``s2`` product.
+        tiles: Tiles wanted; those without a scene are left out.
+        days: Part of the record to use; None uses all of it.
+        allow_mixed: Accept a record of several lineages.
+
+    Returns:
+        The one entry ``all`` by zone, and rows in order of tile.
+
+    Raises:
+        ConfigError: The record mixes lineages and that is not allowed.
+    """
+    entries: dict[int, list[TimeEntry]] = {}
+    rows: list[ChangeRow] = []
+    for zone in sorted({tile.zone for tile in tiles} & set(reader.zones(PRODUCT))):
+        table, ledger = reader.entries(PRODUCT, zone), reader.ledger(PRODUCT, zone)
+        if days is not None:
+            start, end = (moment.replace(tzinfo=None) for moment in days.bounds)
+            table = table.between(start, end)
+        check_lineage(table, allow_mixed=allow_mixed, zone=zone)
+        planned = [
+            _plan_row(ledger, table, tile) for tile in sorted(t for t in tiles if t.zone == zone)
+        ]
+        rows += [row for row in planned if row is not None]
+        if any(row is not None for row in planned):
+            entries[zone] = [TimeEntry(ENTRY, "1970-01-01T00:00:00.000Z")]
+    return entries, rows
+
+
+def check_lineage(table: TimeTable, *, allow_mixed: bool, zone: int) -> None:
+    """Refuse a record whose values changed for reasons other than the ground.
+
+    Args:
+        table: Entries of the ``s2`` product.
+        allow_mixed: Accept it; breaks near a step are then flagged, not prevented.
+        zone: For the message.
+
+    Raises:
+        ConfigError: Several families of processing baselines, or several providers.
+    """
+    if allow_mixed or len(table) == 0:
+        return
+    for name, key in (("baseline", baseline_family), ("provider", str)):
+        found = sorted({key(str(value)) for value in table.columns.get(name, ())})
+        if len(found) > 1:
+            raise ConfigError(
+                f"the record of zone {zone} mixes {name}s: {', '.join(found)}; their differences "
+                "look like change, so read one lineage (source.lineage), or say "
+                "change.allow_mixed: true and mind the flag lineage_step"
+            )
+
+
+def _plan_row(ledger: Ledger, table: TimeTable, tile: Tile) -> ChangeRow | None:
+    receipts = [ledger.get(tile, str(key)) for key in table.key]
+    seen = np.array([r is not None and r.n_valid > 0 for r in receipts], bool)
+    if not seen.any():
+        return None
+    part = table.where(seen)
+    days = part.time.astype("datetime64[D]").astype(np.int64)
+    return ChangeRow(
+        key=f"{ENTRY}/{tile.id}",
+        entry=ENTRY,
+        tiles=(tile,),
+        scenes=tuple(str(key) for key in part.key),
+        positions=tuple(int(i) for i in part.index),
+        days=tuple(int(day) for day in days),
+        orbits=tuple(int(o) for o in part.columns["relative_orbit"]),
+        steps=tuple(_steps(part, days)),
+    )
+
+
+def _steps(table: TimeTable, days: np.ndarray) -> Iterator[int]:
+    """Days at which the state of processing differs from that of the date before."""
+    names = [name for name in ("baseline", "refined", "provider") if name in table.columns]
+    states = list(zip(*(table.columns[name].tolist() for name in names), strict=True))
+    for i in range(1, len(states)):
+        if states[i] != states[i - 1]:
+            yield int(days[i])
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeWorker:
+    """Looks for breaks in all pixels of a tile, window by window."""
+
+    source: CubeSource
+    parameters: ChangeParameters
+    resolution_m: int = 20
+    threads: int = 1
+    """Threads within the task; results do not depend on them."""
+
+    def __call__(self, row: ChangeRow) -> list[TileResult]:
+        """Judge one tile.
+
+        Returns:
+            One result; ``n_valid`` counts the pixels that were monitored.
+        """
+        reader = open_reader(self.source)
+        (tile,) = row.tiles
+        px = tile_px(self.resolution_m)
+        whole = tile.window(self.resolution_m)
+        arrays = empty_result(len(self.parameters.bands), px, px)
+        width = _window_width(len(row.positions), len(self.parameters.bands), px)
+        for top in range(0, px, _CHUNK_PX):
+            for left in range(0, px, width):
+                window = PixelWindow(
+                    whole.row_off + top,
+                    whole.col_off + left,
+                    min(_CHUNK_PX, px - top),
+                    min(width, px - left),
+                )
+                part = self._window(reader, row, window)
+                for name, values in part.items():
+                    space = (slice(top, top + window.height), slice(left, left + window.width))
+                    arrays[name][(..., *space)] = values
+        n_valid = int((arrays["monitored_from"] > 0).sum())
+        paths = {f"{self.resolution_m}m/{name}": values for name, values in arrays.items()}
+        status = DONE if (arrays["n_obs"] > 0).any() else NO_SCENE
+        source = f"{len(row.scenes)} entries of {PRODUCT}"
+        return [TileResult(tile, row.entry, paths, status, n_valid, 0, source)]
+
+    def _window(
+        self, reader: CubeReader, row: ChangeRow, window: PixelWindow
+    ) -> dict[str, np.ndarray]:
+        zone, positions = row.tiles[0].zone, np.array(row.positions)
+        where = {"window": window, "resolution_m": self.resolution_m, "index": positions}
+        clear = reader.read_clear(zone, **where)
+        if not clear.any():
+            return empty_result(len(self.parameters.bands), window.height, window.width)
+        values = reader.read_bands(PRODUCT, zone, bands=self.parameters.bands, **where)
+        found = detect_breaks(
+            values,
+            clear,
+            np.array(row.days, np.int64),
+            parameters=self.parameters,
+            orbit=np.array(row.orbits),
+            threads=self.threads,
+        )
+        flag_lineage(found, row.steps)
+        if self.resolution_m == 20:
+            mask = reader.read(PRODUCT, zone, "mask", **where)
+            flag_snow(found, clear, (mask & int(Mask.SNOW)) > 0)
+        return found
+
+
+def _window_width(n_time: int, n_band: int, px: int) -> int:
+    """Columns read at once: whole chunks, as many as the memory allows."""
+    per_chunk = n_time * n_band * 2 * _CHUNK_PX * _CHUNK_PX
+    chunks = max(1, _WINDOW_BYTES // max(per_chunk, 1))
+    return int(min(px, chunks * _CHUNK_PX))

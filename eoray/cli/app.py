@@ -1,0 +1,61 @@
+"""The ``eoray`` command and its verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import typer
+
+from eoray.cli import (
+    check,
+    demo,
+    export,
+    init,
+    plan,
+    report,
+    run,
+    schema,
+    stages,
+    version,
+)
+
+EPILOG = (
+    "Exit codes: 0 done, 1 failed, 2 usage or run file, 3 timeout, 4 unreachable, 5 cancelled. "
+    "Logs go to stderr; --json ends stdout with one JSON object."
+)
+
+app = typer.Typer(
+    name="eoray",
+    help="Sentinel-2 from a STAC catalogue to datacubes, models, maps and change.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+"""All verbs; plain text, since its output is read by machines too."""
+
+_VERBS: tuple[Callable[..., None], ...] = (
+    demo.demo,
+    init.init,
+    plan.plan,
+    run.run,
+    *stages.VERBS,
+    check.check,
+    report.report,
+    export.export,
+    schema.schema,
+    version.version,
+)
+
+for _verb in _VERBS:
+    app.command()(_verb)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code.
+
+    Args:
+        arguments: What stands behind ``eoray``; None takes the process's own.
+    """
+    app(args=None if arguments is None else list(arguments), prog_name="eoray")

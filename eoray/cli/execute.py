@@ -1,0 +1,71 @@
+"""Run the stages of a run file: shared by ``run`` and the verb of each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from eoray.cli.outcome import Result, run_verb
+from eoray.cli.progress import ProgressPrinter
+
+
+def execute_stages(
+    run_file: str,
+    overrides: Sequence[str],
+    stages: Sequence[str] | None,
+    *,
+    address: str | None,
+    executor: str | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Load a run file, run some of its stages and print what they left.
+
+    Args:
+        run_file: Path of the run file.
+        overrides: ``key=value`` settings.
+        stages: Names, or None for all of the task.
+        address: Ray cluster, or None for here.
+        executor: Where tasks run, or None for the run file's choice.
+        as_json: End stdout with one JSON object.
+        debug: Show tracebacks.
+    """
+
+    def action() -> Result:
+        from eoray.run import load_run
+
+        def work(progress: ProgressPrinter) -> Result:
+            run = load_run(run_file, list(overrides))
+            report = run.execute(stages, address=address, executor=executor, progress=progress)
+            return report.to_dict()
+
+        return with_progress(work)
+
+    run_verb(action, text=summarise_run, as_json=as_json, debug=debug)
+
+
+def with_progress(work: Callable[[ProgressPrinter], Result]) -> Result:
+    """Do some work with progress on stderr, and leave its line whatever happens."""
+    progress = ProgressPrinter()
+    try:
+        return work(progress)
+    finally:
+        progress.close()
+
+
+def summarise_run(result: Result) -> str:
+    """Write a run's report for a reader: a line per stage, then its outputs."""
+    lines = []
+    for stage, report in result["stages"].items():
+        lines.append(f"{stage:<10} {_counts(report)}")
+        lines += [f"{'':<10} {output}" for output in report.get("outputs", ())]
+    return "\n".join(lines) or "nothing to do: this task has none of these stages"
+
+
+def _counts(report: Mapping[str, Any]) -> str:
+    parts = [f"{report.get('seconds', 0):.1f} s", f"{report.get('tasks', 0)} tasks"]
+    if report.get("skipped"):
+        parts.append(f"{report['skipped']} done before")
+    if report.get("failed_reads"):
+        parts.append(f"{report['failed_reads']} failed reads")
+    return ", ".join(parts)

@@ -1,0 +1,109 @@
+"""How every verb ends: its result on stdout, one line for an error, an exit code."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from enum import IntEnum
+from typing import Any
+
+import typer
+
+from eoray.errors import EorayError
+
+Result = Mapping[str, Any]
+
+
+class Exit(IntEnum):
+    """Exit codes of the command line."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    TIMEOUT = 3
+    UNREACHABLE = 4
+    CANCELLED = 5
+
+
+_BY_KIND = {"config": Exit.USAGE, "timeout": Exit.TIMEOUT, "cluster": Exit.UNREACHABLE}
+
+_CANCELLED = "stopped; state kept; run the same command again to go on"
+
+
+def run_verb(
+    action: Callable[[], Result],
+    *,
+    text: Callable[[Result], str],
+    as_json: bool,
+    debug: bool = False,
+    failed: Callable[[Result], bool] = lambda _: False,
+) -> None:
+    """Carry out a verb and end the process as its outcome demands.
+
+    Args:
+        action: Does the work and returns plain JSON values.
+        text: Writes the result for a reader.
+        as_json: End stdout with the result, or the error, as one JSON object in one line.
+        debug: Show the traceback of an error that eoray raises on purpose.
+        failed: Tells a result that is bad news, such as a check that found faults.
+
+    Raises:
+        typer.Exit: With the exit code, unless the verb is done.
+    """
+    _begin_logging(debug=debug)
+    try:
+        result = action()
+    except KeyboardInterrupt as error:
+        _fail(error, _CANCELLED, as_json=as_json)
+        raise typer.Exit(Exit.CANCELLED) from error
+    except Exception as error:
+        if debug or not isinstance(error, (EorayError, OSError)):
+            traceback.print_exc()
+        _fail(error, f"error: {type(error).__name__}: {error}", as_json=as_json)
+        raise typer.Exit(resolve_exit(error)) from error
+    typer.echo(json.dumps(result) if as_json else text(result))
+    if failed(result):
+        raise typer.Exit(Exit.FAILED)
+
+
+def resolve_exit(error: BaseException) -> Exit:
+    """Choose the exit code of an error, looking through what caused it."""
+    kind = getattr(error, "kind", None)
+    if kind in _BY_KIND:
+        return _BY_KIND[kind]
+    for cause in _chain(error):
+        if isinstance(cause, TimeoutError):
+            return Exit.TIMEOUT
+        if isinstance(cause, (ConnectionError, PermissionError)) or _is_http(cause):
+            return Exit.UNREACHABLE
+    return Exit.FAILED
+
+
+def _begin_logging(*, debug: bool) -> None:
+    from eoray.log import configure_logging
+
+    configure_logging(level="DEBUG" if debug else "INFO")
+
+
+def _fail(error: BaseException, line: str, *, as_json: bool) -> None:
+    typer.echo(line, err=True)
+    if as_json:
+        kind = getattr(error, "kind", "defect" if isinstance(error, Exception) else "cancelled")
+        described = {"type": type(error).__name__, "kind": kind, "message": str(error)}
+        typer.echo(json.dumps({"error": described}))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _is_http(error: BaseException) -> bool:
+    """Tell errors of HTTP clients, without importing the clients."""
+    return isinstance(error, OSError) and type(error).__module__.split(".")[0] in _HTTP_CLIENTS
+
+
+_HTTP_CLIENTS = frozenset({"aiohttp", "requests", "urllib", "urllib3"})

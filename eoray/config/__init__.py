@@ -1,0 +1,28 @@
+"""The run file: what a user asks for, checked before anything is read or written."""
+
+from __future__ import annotations
+
+from eoray.config.fields import resolve_path
+from eoray.config.load import (
+    config_key,
+    dump_config,
+    load_config,
+    local_paths,
+    parse_config,
+    run_file_schema,
+)
+from eoray.config.models import STAGES, RunConfig
+from eoray.config.template import write_template
+
+__all__ = [
+    "STAGES",
+    "RunConfig",
+    "config_key",
+    "dump_config",
+    "load_config",
+    "local_paths",
+    "parse_config",
+    "resolve_path",
+    "run_file_schema",
+    "write_template",
+]

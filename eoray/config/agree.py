@@ -1,0 +1,84 @@
+"""Checks across sections: values that are fine alone and wrong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from eoray.errors import ConfigError
+from eoray.timeline import Calendar, DateRange
+
+if TYPE_CHECKING:
+    from eoray.config.models import RunConfig
+
+
+class DisagreementError(ValueError):
+    """Sections contradict each other; one ``path: problem`` for each contradiction."""
+
+    def __init__(self, problems: list[str]) -> None:
+        """Keep the problems apart, so that each gets its line."""
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def check_agreement(config: RunConfig) -> None:
+    """Refuse sections that contradict each other.
+
+    Raises:
+        DisagreementError: With one problem per contradiction.
+    """
+    checks = (_labels, _bands, _composite, _days)
+    problems = [problem for check in checks for problem in check(config)]
+    if problems:
+        raise DisagreementError(problems)
+
+
+def _labels(config: RunConfig) -> Iterator[str]:
+    if "fit" in config.stages() and config.fit.labels is None:
+        yield (
+            f"fit.labels: missing, but task {config.task!r} fits a model; name a vector file of "
+            "labelled polygons, or a fitted model in predict.model"
+        )
+
+
+def _bands(config: RunConfig) -> Iterator[str]:
+    stages = config.stages()
+    there = config.cube.bands
+    for stage, bands in (("fit", config.fit.bands), ("change", config.change.bands)):
+        lacking = [band for band in bands or () if band not in there]
+        if stage in stages and lacking:
+            yield (
+                f"{stage}.bands: {', '.join(lacking)} not in cube.bands ({', '.join(there)}); add "
+                "them there or leave them out here"
+            )
+
+
+def _composite(config: RunConfig) -> Iterator[str]:
+    composite = config.cube.composite
+    stages = config.stages()
+    reads = [stage for stage in ("fit", "predict") if stage in stages]
+    if composite.method == "none":
+        if reads:
+            yield (
+                f"cube.composite.method: 'none', but {' and '.join(reads)} read composites "
+                f"(task {config.task!r}); take 'geomedian' or 'median'"
+            )
+        return
+    try:
+        Calendar.parse(composite.period).periods(config.days)
+    except ConfigError as error:
+        yield f"time: {error}"
+
+
+def _days(config: RunConfig) -> Iterator[str]:
+    whole = config.days
+    stages = config.stages()
+    for stage, text in (("fit", config.fit.time), ("predict", config.predict.time)):
+        if text is None or stage not in stages:
+            continue
+        part = DateRange.parse(text)
+        if part.start < whole.start or part.end > whole.end:
+            yield (
+                f"{stage}.time: {text!r} reaches beyond time {config.time!r}, where there are no "
+                "composites; widen time or narrow this"
+            )

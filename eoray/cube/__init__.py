@@ -1,0 +1,1 @@
+"""Cubes: where tiles are stored, how they are written and read back."""

@@ -1,0 +1,129 @@
+"""What a product looks like in the store: arrays, shards, time entries, results of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from eoray.grid import ZONE_COLS, ZONE_ROWS, Tile
+
+FORMAT_VERSION = 1
+"""Version of the stored layout; raised when a reader of the old one would go wrong."""
+
+CHUNK_PX = 128
+"""Edge of an inner chunk: the cheapest random training chips of eight layouts measured."""
+
+NEVER, DONE, DONE_WITH_HOLES, NO_SCENE = 0, 1, 2, 3
+"""Values of the ledger's ``status``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """One array of a group; its last two dims are always (y, x) of the zone."""
+
+    name: str
+    dtype: str
+    """numpy dtype name, such as ``int16``."""
+    lead: tuple[tuple[str, int], ...] = ()
+    """(dim, size) of the dims between time and y, such as ``(("band", 4),)``."""
+    fill: float = 0
+    """Stored where nothing was written; a shard of fill only is not stored."""
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    """CF attributes; ``_FillValue`` is added from ``fill``."""
+
+    @property
+    def lead_shape(self) -> tuple[int, ...]:
+        """Sizes of the leading dims, without time."""
+        return tuple(size for _, size in self.lead)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSpec:
+    """All arrays of a product at one resolution."""
+
+    resolution_m: int
+    arrays: tuple[ArraySpec, ...]
+    coords: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Labels of leading dims, such as ``{"band": ("B02", ...)}``."""
+
+    @property
+    def tile_px(self) -> int:
+        """Pixels along the edge of one tile, which is one shard."""
+        return tile_px(self.resolution_m)
+
+
+@dataclass(frozen=True, slots=True)
+class ProductSpec:
+    """A product of the store: ``/{name}/{zone}/{res}`` and its ledger."""
+
+    name: str
+    groups: tuple[GroupSpec, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """What can't differ within a product; a run with others is refused."""
+    has_time: bool = True
+    """False for products of one state, such as a change map."""
+    title: str = ""
+
+    def array(self, path: str) -> ArraySpec:
+        """Return the array at ``"10m/reflectance"``."""
+        res, name = path.split("/")
+        for group in self.groups:
+            if f"{group.resolution_m}m" == res:
+                for array in group.arrays:
+                    if array.name == name:
+                        return array
+        raise KeyError(path)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeEntry:
+    """One step of a product's time axis: a datatake, a period, or the whole record."""
+
+    key: str
+    """Unique within the product and zone; part of the checksum."""
+    time: str
+    """ISO 8601, UTC, to the millisecond: sensing time, or start of the period."""
+    columns: Mapping[str, str | float | int] = field(default_factory=dict)
+    """Further coordinates along time; the same names in every entry of a product."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileResult:
+    """What a task made of one tile at one time entry. Pixels never leave the worker."""
+
+    tile: Tile
+    entry: str
+    """Key of the time entry."""
+    arrays: Mapping[str, np.ndarray]
+    """``"10m/reflectance"`` -> leading dims (without time) + (y, x) of one whole tile."""
+    status: int
+    n_valid: int
+    """Pixels of the finest group that hold an observation."""
+    n_failed: int
+    """Failed reads: (asset, tile) pairs that could not be read."""
+    source: str
+    """One line naming what it was made from: item ids with baseline and offset rule, or a digest."""
+
+
+def tile_px(resolution_m: int) -> int:
+    """Pixels along the edge of a tile: 1024 at 10 m, 512 at 20 m."""
+    return 10_240 // resolution_m
+
+
+def group_path(product: str, zone: int, resolution_m: int) -> str:
+    """Path of a group in the repository, such as ``s2/z32/10m``."""
+    return f"{product}/z{zone:02d}/{resolution_m}m"
+
+
+def ledger_path(product: str, zone: int) -> str:
+    """Path of a product's ledger in one zone."""
+    return f"{product}/z{zone:02d}/ledger"
+
+
+def zone_shape(resolution_m: int) -> tuple[int, int]:
+    """(y, x) pixels of a zone-wide array."""
+    px = tile_px(resolution_m)
+    return ZONE_ROWS * px, ZONE_COLS * px

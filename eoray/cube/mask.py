@@ -1,0 +1,86 @@
+"""From the scene classification to the stored mask: why a pixel is not clear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from eoray.sentinel2 import Mask, Scl
+
+_BITS = {
+    Scl.NO_DATA: Mask.INVALID,
+    Scl.SATURATED: Mask.INVALID,
+    Scl.DARK: Mask.OTHER,
+    Scl.CLOUD_SHADOW: Mask.SHADOW,
+    Scl.UNCLASSIFIED: Mask.OTHER,
+    Scl.CLOUD_MEDIUM: Mask.CLOUD,
+    Scl.CLOUD_HIGH: Mask.CLOUD,
+    Scl.CIRRUS: Mask.CIRRUS,
+    Scl.SNOW: Mask.SNOW,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRecipe:
+    """How SCL becomes a mask; part of a cube's lineage."""
+
+    clear: tuple[int, ...] = (4, 5, 6)
+    """SCL classes that are clear."""
+    cloud_m: int = 100
+    """Classes 8 and 9 grow by this distance."""
+    shadow_m: int = 60
+    """Class 3 grows by this distance."""
+
+    @property
+    def halo_px(self) -> int:
+        """20 m pixels that must be read around a block."""
+        return -(-max(self.cloud_m, self.shadow_m) // 20) + 1
+
+    @property
+    def name(self) -> str:
+        """Stable name of the recipe."""
+        classes = "-".join(str(c) for c in sorted(self.clear))
+        return f"scl{classes}/cloud{self.cloud_m}m/shadow{self.shadow_m}m"
+
+
+def mask_scl(scl: np.ndarray, recipe: MaskRecipe) -> np.ndarray:
+    """Mark what is not clear.
+
+    Args:
+        scl: Dims (y, x), uint8, at 20 m, with the recipe's halo around what is kept.
+        recipe: Clear classes and distances.
+
+    Returns:
+        Dims (y, x), uint8 of ``Mask`` bits; 0 is clear. Classes that Sen2Cor does not know
+        count as ``OTHER``.
+    """
+    lut = np.full(256, int(Mask.OTHER), np.uint8)
+    for scl_class in Scl:
+        lut[scl_class] = int(_BITS.get(scl_class, Mask.OTHER))
+    for scl_class in recipe.clear:
+        lut[scl_class] = 0
+    mask = lut[scl]
+    for classes, distance_m in (
+        ((Scl.CLOUD_MEDIUM, Scl.CLOUD_HIGH), recipe.cloud_m),
+        ((Scl.CLOUD_SHADOW,), recipe.shadow_m),
+    ):
+        core = np.isin(scl, classes)
+        mask[grow(core, distance_m / 20) & ~core] |= int(Mask.DILATED)
+    mask[scl == Scl.NO_DATA] = int(Mask.INVALID)  # nothing to say about what nobody saw
+    return mask
+
+
+def grow(core: np.ndarray, radius_px: float) -> np.ndarray:
+    """Grow a region by a Euclidean distance in pixels."""
+    from scipy.ndimage import distance_transform_edt
+
+    if radius_px <= 0 or not core.any():
+        return core
+    return np.asarray(distance_transform_edt(~core) <= radius_px)
+
+
+def clear_classes(classes: Iterable[int]) -> tuple[int, ...]:
+    """Sort and deduplicate SCL classes."""
+    return tuple(sorted({int(c) for c in classes}))

@@ -1,0 +1,327 @@
+"""Read windows of any product of a store, in one process, at one pinned snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eoray.cube import resample, store
+from eoray.cube.layout import group_path
+from eoray.cube.ledger import Ledger
+from eoray.errors import ConfigError, StoreError
+from eoray.grid import PixelWindow, Tile
+from eoray.sentinel2 import FILL, UNUSABLE, native_resolution_m
+
+if TYPE_CHECKING:
+    import zarr
+
+__all__ = ["CubeReader", "CubeSource", "PixelWindow", "TimeTable", "open_reader"]
+
+
+@dataclass(frozen=True, slots=True)
+class CubeSource:
+    """Where to read: a repository, pinned to a snapshot so that all tasks see the same."""
+
+    url: str
+    snapshot: str | None = None
+    """Icechunk snapshot id; None reads the newest commit at the time of opening."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeTable:
+    """Time entries of a product in one zone, sorted by time."""
+
+    time: np.ndarray
+    """datetime64[ms], UTC."""
+    key: np.ndarray
+    """Entry keys, str."""
+    index: np.ndarray
+    """Position of each entry on the stored axis, int."""
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Further coordinates along time."""
+
+    def __len__(self) -> int:
+        """Count the entries."""
+        return len(self.time)
+
+    def between(self, start: Any, end: Any) -> TimeTable:
+        """Keep entries with ``start <= time < end``."""
+        low, high = np.datetime64(start, "ms"), np.datetime64(end, "ms")
+        return self.where((self.time >= low) & (self.time < high))
+
+    def where(self, keep: np.ndarray) -> TimeTable:
+        """Keep entries where a boolean array is True."""
+        columns = {name: values[keep] for name, values in self.columns.items()}
+        return TimeTable(self.time[keep], self.key[keep], self.index[keep], columns)
+
+
+@lru_cache(maxsize=8)
+def open_reader(source: CubeSource) -> CubeReader:
+    """Open a reader, once per process and source."""
+    return CubeReader(source)
+
+
+class CubeReader:
+    """Windows of stored arrays as numpy; open one per process with :func:`open_reader`."""
+
+    def __init__(self, source: CubeSource) -> None:
+        """Open the repository at the source's snapshot.
+
+        Raises:
+            StoreError: There is no repository, or no such snapshot.
+        """
+        self.source = source
+        repository = store.open_repository(store.repository_url(source.url))
+        if source.snapshot is None:
+            self._session = repository.readonly_session(store.BRANCH)
+        else:
+            self._session = repository.readonly_session(snapshot_id=source.snapshot)
+        self.snapshot: str = self._session.snapshot_id
+
+    @cached_property
+    def root(self) -> zarr.Group:
+        """The repository's root group, read only.
+
+        Raises:
+            StoreError: Nothing was ever committed.
+        """
+        import zarr
+        from zarr.errors import GroupNotFoundError
+
+        try:
+            return zarr.open_group(self._session.store, mode="r")
+        except GroupNotFoundError as error:
+            raise StoreError(
+                f"the cube at {self.source.url!r} is empty; run the cube stage first"
+            ) from error
+
+    def products(self) -> list[str]:
+        """Names of the products that stand in the store."""
+        return sorted(name for name, _ in self.root.groups())
+
+    def zones(self, product: str) -> list[int]:
+        """Zones in which a product stands."""
+        if product not in self.root:
+            return []
+        return sorted(int(name[1:]) for name, _ in self.root[product].groups())
+
+    def attrs(self, product: str) -> dict[str, Any]:
+        """Parameters that a product was made with."""
+        zones = self.zones(product)
+        if not zones:
+            raise StoreError(
+                f"no product {product!r} in {self.source.url!r}; it holds "
+                f"{', '.join(self.products()) or 'nothing'}"
+            )
+        return dict(self.root[f"{product}/z{zones[0]:02d}"].attrs["eoray:parameters"])
+
+    def ledger(self, product: str, zone: int) -> Ledger:
+        """The product's ledger in a zone."""
+        return Ledger(self.root, product, zone)
+
+    def tiles(self, product: str) -> list[Tile]:
+        """Tiles with at least one valid pixel at any entry."""
+        tiles: set[Tile] = set()
+        for zone in self.zones(product):
+            ledger = self.ledger(product, zone)
+            for entry in ledger.entries:
+                found = np.argwhere(ledger.field("n_valid", entry) > 0)
+                tiles.update(Tile(zone, int(row), int(col)) for row, col in found)
+        return sorted(tiles)
+
+    def entries(self, product: str, zone: int) -> TimeTable:
+        """Time entries of a product in a zone, sorted by time."""
+        ledger = self.ledger(product, zone)
+        keys = np.array(ledger.entries, dtype=str)
+        group = self._any_group(product, zone)
+        if "time" not in group:
+            zero = np.zeros(len(keys), "datetime64[ms]")
+            return TimeTable(zero, keys, np.arange(len(keys)))
+        time = group["time"][:].astype("datetime64[ms]")
+        order = np.argsort(time, kind="stable")
+        columns = {}
+        for name, array in group.arrays():
+            if name != "time" and array.metadata.dimension_names == ("time",):
+                values = array[:]
+                if values.dtype.kind in "OT":
+                    values = np.array([str(value) for value in values], dtype=str)
+                columns[name] = values[order]
+        return TimeTable(time[order], keys[order], np.arange(len(keys))[order], columns)
+
+    def read(
+        self,
+        product: str,
+        zone: int,
+        array: str = "reflectance",
+        *,
+        window: PixelWindow,
+        resolution_m: int,
+        index: Sequence[int] | np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Read a window of one stored array.
+
+        Args:
+            product: Product name, such as ``s2``.
+            zone: UTM zone.
+            array: Name of the array in the group of ``resolution_m``.
+            window: Zone pixels of that resolution; parts outside the zone are fill.
+            resolution_m: 10 or 20.
+            index: Positions on the stored time axis; None reads all. Not for products
+                without time.
+
+        Returns:
+            Stored values, dims (time, ..., y, x), or without time where the product has none.
+        """
+        source = self._array(product, zone, resolution_m, array)
+        height, width = source.shape[-2:]
+        r0, r1 = max(0, window.row_off), min(height, window.row_off + window.height)
+        c0, c1 = max(0, window.col_off), min(width, window.col_off + window.width)
+        space = (slice(r0, max(r0, r1)), slice(c0, max(c0, c1)))
+        values = _take(source, index, space)
+        if values.shape[-2:] == (window.height, window.width):
+            return values
+        out = np.full((*values.shape[:-2], window.height, window.width), source.fill_value)
+        out = out.astype(values.dtype)
+        top, left = r0 - window.row_off, c0 - window.col_off
+        out[..., top : top + values.shape[-2], left : left + values.shape[-1]] = values
+        return out
+
+    def read_bands(
+        self,
+        product: str,
+        zone: int,
+        *,
+        bands: Sequence[str],
+        window: PixelWindow,
+        resolution_m: int,
+        index: Sequence[int] | np.ndarray,
+    ) -> np.ndarray:
+        """Read any bands on one lattice.
+
+        Bands of the other native pixel are resampled by the one rule of ``cube.resample``.
+
+        Args:
+            product: ``s2`` or a composite.
+            zone: UTM zone.
+            bands: Band ids, in the order wanted.
+            window: Zone pixels of ``resolution_m``; even offsets and sizes are not required.
+            resolution_m: 10 or 20, the lattice of the answer.
+            index: Positions on the stored time axis.
+
+        Returns:
+            Dims (time, band, y, x), int16 as stored, fill -32768.
+
+        Raises:
+            ConfigError: The product lacks a band.
+        """
+        out = np.full((len(index), len(bands), window.height, window.width), FILL, "i2")
+        for native in (10, 20):
+            wanted = [b for b in bands if native_resolution_m(b) == native]
+            if not wanted:
+                continue
+            stored = self.bands(product, zone, native)
+            missing = [b for b in wanted if b not in stored]
+            if missing:
+                raise ConfigError(
+                    f"product {product!r} in zone {zone} has no band {missing[0]}; it holds "
+                    f"{', '.join(self.bands(product, zone))}; add it to cube.bands and run the "
+                    "cube stage again in a new store"
+                )
+            source_window = resample.source_window(window, resolution_m, native)
+            values = self.read(
+                product, zone, window=source_window, resolution_m=native, index=index
+            )[:, [stored.index(b) for b in wanted]]
+            values = resample.to_lattice(values, source_window, native, window, resolution_m)
+            out[:, [bands.index(b) for b in wanted]] = values
+        return out
+
+    def read_clear(
+        self,
+        zone: int,
+        *,
+        window: PixelWindow,
+        resolution_m: int,
+        index: Sequence[int] | np.ndarray,
+        product: str = "s2",
+    ) -> np.ndarray:
+        """Tell where scenes are usable.
+
+        Returns:
+            Dims (time, y, x), bool: no ``UNUSABLE`` quality bit, and mask 0. The 20 m mask is
+            replicated at 10 m.
+        """
+        coarse = resample.source_window(window, resolution_m, 20)
+        mask = self.read(product, zone, "mask", window=coarse, resolution_m=20, index=index)
+        quality = self.read(
+            product, zone, "quality", window=window, resolution_m=resolution_m, index=index
+        )
+        clear = resample.replicate(mask == 0, coarse, window, resolution_m)
+        return np.asarray(clear & ((quality & UNUSABLE) == 0))
+
+    def bands(self, product: str, zone: int, resolution_m: int | None = None) -> list[str]:
+        """Band ids of a product at one resolution, or at all of them (10 m first)."""
+        wanted = (10, 20) if resolution_m is None else (resolution_m,)
+        found: list[str] = []
+        for res in wanted:
+            path = f"{group_path(product, zone, res)}/band"
+            found += [str(b) for b in self.root[path][:]] if path in self.root else []
+        return found
+
+    def resolutions(self, product: str, zone: int) -> list[int]:
+        """Resolutions in metres at which a product is stored in a zone."""
+        group = self.root[f"{product}/z{zone:02d}"]
+        return sorted(int(name[:-1]) for name, _ in group.groups() if name != "ledger")
+
+    def arrays(
+        self, product: str, zone: int, resolution_m: int
+    ) -> list[tuple[str, zarr.Array]]:
+        """Name and array of everything that has a y and an x, without the coordinates."""
+        group = self.root[group_path(product, zone, resolution_m)]
+        return sorted(
+            (name, array)
+            for name, array in group.arrays()
+            if (array.metadata.dimension_names or ())[-2:] == ("y", "x")
+        )
+
+    def _any_group(self, product: str, zone: int) -> zarr.Group:
+        finest = self.resolutions(product, zone)[0]
+        group: zarr.Group = self.root[group_path(product, zone, finest)]
+        return group
+
+    def _array(self, product: str, zone: int, resolution_m: int, array: str) -> zarr.Array:
+        path = f"{group_path(product, zone, resolution_m)}/{array}"
+        if path not in self.root:
+            raise StoreError(
+                f"{self.source.url!r} holds no array {path!r}; run the stage that makes "
+                f"{product!r}, or check the zone and resolution"
+            )
+        found: zarr.Array = self.root[path]
+        return found
+
+
+def _take(
+    source: zarr.Array, index: Sequence[int] | np.ndarray | None, space: tuple[slice, slice]
+) -> np.ndarray:
+    """Read entries; a run of neighbours on the stored axis costs one call."""
+    if source.metadata.dimension_names[0] != "time":
+        return np.asarray(source[(Ellipsis, *space)])
+    if index is None:
+        return np.asarray(source[(slice(None), Ellipsis, *space)])
+    positions = np.asarray(index, dtype=int)
+    if len(positions) == 0:
+        return np.asarray(source[(slice(0, 0), Ellipsis, *space)])
+    order = np.argsort(positions, kind="stable")
+    ordered = positions[order]
+    cuts = np.flatnonzero(np.diff(ordered) != 1) + 1
+    parts = [
+        source[(slice(int(run[0]), int(run[-1]) + 1), Ellipsis, *space)]
+        for run in np.split(ordered, cuts)
+    ]
+    values = np.concatenate(parts)
+    if (order == np.arange(len(order))).all():
+        return values
+    return values[np.argsort(order, kind="stable")]

@@ -1,0 +1,342 @@
+"""The repository: open it, create products in it, lengthen their time axes.
+
+Only the driver of a run calls what writes here (see ``run.driver``); tasks write shards alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eoray import storage
+from eoray.cube import shard
+from eoray.cube.layout import (
+    FORMAT_VERSION,
+    ArraySpec,
+    GroupSpec,
+    ProductSpec,
+    TimeEntry,
+    group_path,
+    ledger_path,
+    tile_px,
+    zone_shape,
+)
+from eoray.errors import StoreError
+from eoray.grid import TOP_M, ZONE_COLS, ZONE_ROWS
+
+if TYPE_CHECKING:
+    import icechunk
+    import zarr
+
+BRANCH = "main"
+_SPLIT = 64
+"""Manifest split along time, y and x: a date added to 10^6 references costs 0.5 s, not 1.6."""
+
+LEDGER_ARRAYS = {
+    "status": "uint8",
+    "n_valid": "uint32",
+    "n_failed": "uint32",
+    "digest": "uint64",
+    "source": "int32",
+}
+_COORD_CHUNK = 4096
+
+
+def open_repository(url: str, *, create: bool = False) -> icechunk.Repository:
+    """Open the Icechunk repository of a store.
+
+    Args:
+        url: The repository itself (``.../cube.icechunk``).
+        create: Make it when there is none.
+
+    Raises:
+        StoreError: There is none, or the place cannot be read.
+    """
+    import icechunk
+
+    icechunk.set_logs_filter("error")
+    place = storage.icechunk_storage(url)
+    try:
+        if create:
+            return icechunk.Repository.open_or_create(place, config=_config())
+        return icechunk.Repository.open(place)
+    except (icechunk.IcechunkError, OSError) as error:
+        raise StoreError(
+            f"no cube can be opened at {url!r} ({_first_line(error)}); name the folder that ends "
+            f"in {storage.REPOSITORY!r}, or make one with `eoray run`"
+        ) from error
+
+
+def repository_url(url: str) -> str:
+    """Accept a store folder as well as the repository inside it."""
+    if url.rstrip("/").endswith(".icechunk"):
+        return url
+    inner = storage.join(url, storage.REPOSITORY)
+    if storage.is_local(url) and not storage.exists(inner) and storage.exists(url + "/repo"):
+        return url
+    return inner
+
+
+def _config() -> icechunk.RepositoryConfig:
+    import icechunk
+
+    dims = {
+        icechunk.ManifestSplitDimCondition.DimensionName(name): _SPLIT for name in ("time", "y", "x")
+    }
+    splitting = icechunk.ManifestSplittingConfig.from_dict(
+        {icechunk.ManifestSplitCondition.AnyArray(): dims}
+    )
+    return icechunk.RepositoryConfig(manifest=icechunk.ManifestConfig(splitting=splitting))
+
+
+def create_product(root: zarr.Group, spec: ProductSpec, zone: int) -> bool:
+    """Make the arrays of a product in a zone, or check those that stand there.
+
+    Returns:
+        True when something was made.
+
+    Raises:
+        StoreError: The product exists with other parameters, or another layout.
+    """
+    path = f"{spec.name}/z{zone:02d}"
+    product = root.require_group(spec.name)
+    for name, other in sorted(product.groups()):
+        _check_same(dict(other.attrs), spec, int(name[1:]))
+    if path in root:
+        return False
+    product.attrs.update({"title": spec.title or spec.name})
+    group = product.create_group(f"z{zone:02d}")
+    group.attrs.update(
+        {
+            "eoray:format": FORMAT_VERSION,
+            "eoray:parameters": json.loads(json.dumps(dict(spec.parameters))),
+            "eoray:has_time": spec.has_time,
+        }
+    )
+    for part in spec.groups:
+        _create_group(root, spec, part, zone)
+    _create_ledger(root, spec.name, zone)
+    return True
+
+
+def _check_same(attrs: Mapping[str, Any], spec: ProductSpec, zone: int) -> None:
+    version = attrs.get("eoray:format")
+    if version != FORMAT_VERSION:
+        raise StoreError(
+            f"product {spec.name!r} in zone {zone} was written in format {version}, this eoray "
+            f"writes {FORMAT_VERSION}; use another store or the eoray that wrote it"
+        )
+    old = attrs.get("eoray:parameters", {})
+    new = json.loads(json.dumps(dict(spec.parameters)))
+    differing = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+    if differing:
+        key = differing[0]
+        raise StoreError(
+            f"product {spec.name!r} in zone {zone} was made with {key} = {old.get(key)!r}, this "
+            f"run asks for {new.get(key)!r}; keep the old value, or write to another store or "
+            "name"
+        )
+
+
+def _create_group(root: zarr.Group, spec: ProductSpec, part: GroupSpec, zone: int) -> None:
+    path = group_path(spec.name, zone, part.resolution_m)
+    group = root.create_group(path)
+    group.attrs.update(_geo_attributes(zone, part.resolution_m))
+    _create_space(group, zone, part.resolution_m)
+    for dim, labels in part.coords.items():
+        _put_coord(group, dim, dim, np.asarray(labels, dtype=object), {})
+    for array in part.arrays:
+        _create_array(group, array, part.resolution_m, has_time=spec.has_time)
+
+
+def _create_array(group: zarr.Group, array: ArraySpec, resolution_m: int, *, has_time: bool) -> None:
+    dims = (["time"] if has_time else []) + [dim for dim, _ in array.lead] + ["y", "x"]
+    shape = ((0,) if has_time else ()) + array.lead_shape + zone_shape(resolution_m)
+    attrs = {**array.attrs, "grid_mapping": "spatial_ref"}
+    if np.dtype(array.dtype).kind in "iu" and "flag_masks" not in attrs:
+        attrs["_FillValue"] = int(array.fill)
+    group.create_array(
+        array.name,
+        shape=shape,
+        dimension_names=dims,
+        attributes=attrs,
+        **shard.array_options(array, tile_px(resolution_m), has_time=has_time),
+    )
+
+
+def _create_space(group: zarr.Group, zone: int, resolution_m: int) -> None:
+    from zarr.codecs import BloscCodec
+
+    n_y, n_x = zone_shape(resolution_m)
+    y = TOP_M - (np.arange(n_y) + 0.5) * resolution_m
+    x = (np.arange(n_x) + 0.5) * resolution_m
+    for name, values in (("y", y), ("x", x)):
+        attrs = {
+            "standard_name": f"projection_{name}_coordinate",
+            "units": "m",
+            "axis": name.upper(),
+        }
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            chunks=values.shape,
+            dtype="f8",
+            dimension_names=[name],
+            compressors=BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
+        )
+        array.attrs.update(attrs)
+        array[:] = values
+    reference = group.create_array("spatial_ref", shape=(), dtype="i4", dimension_names=[])
+    reference.attrs.update(_spatial_reference(zone, resolution_m))
+    reference[...] = 0
+
+
+def _spatial_reference(zone: int, resolution_m: int) -> dict[str, Any]:
+    from pyproj import CRS
+
+    crs = CRS.from_epsg(32600 + zone)
+    return {
+        **crs.to_cf(),
+        "spatial_ref": crs.to_wkt(),
+        "GeoTransform": f"0 {resolution_m} 0 {TOP_M} 0 {-resolution_m}",
+    }
+
+
+def _geo_attributes(zone: int, resolution_m: int) -> dict[str, Any]:
+    """GeoZarr conventions beside CF: projection and spatial attributes of the group."""
+    shape = zone_shape(resolution_m)
+    return {
+        "Conventions": "CF-1.11",
+        "zarr_conventions": [{"name": "proj:"}, {"name": "spatial:"}],
+        "proj:code": f"EPSG:{32600 + zone}",
+        "spatial:dimensions": ["y", "x"],
+        "spatial:transform": [resolution_m, 0, 0, 0, -resolution_m, TOP_M],
+        "spatial:shape": list(shape),
+        "spatial:registration": "pixel",
+    }
+
+
+def _create_ledger(root: zarr.Group, product: str, zone: int) -> None:
+    group = root.create_group(ledger_path(product, zone))
+    for name, dtype in LEDGER_ARRAYS.items():
+        group.create_array(
+            name,
+            shape=(0, ZONE_ROWS, ZONE_COLS),
+            chunks=(1, ZONE_ROWS, ZONE_COLS),
+            dtype=dtype,
+            fill_value=-1 if name == "source" else 0,
+            dimension_names=["time", "tile_y", "tile_x"],
+        )
+    for name in ("entry", "sources"):
+        dim = "time" if name == "entry" else "row"
+        _put_coord(group, name, dim, np.empty(0, dtype=object), {})
+
+
+def entry_keys(root: zarr.Group, product: str, zone: int) -> list[str]:
+    """Keys of the time entries, in the order of the stored axis."""
+    path = f"{ledger_path(product, zone)}/entry"
+    return [str(key) for key in root[path][:]] if path in root else []
+
+
+def append_entries(
+    root: zarr.Group, spec: ProductSpec, zone: int, entries: Sequence[TimeEntry]
+) -> int:
+    """Lengthen the time axis by the entries that it lacks, in time order.
+
+    Must be committed before any session is forked: a chunk written in a fork clashes with a
+    resize committed elsewhere.
+
+    Returns:
+        How many entries were added.
+
+    Raises:
+        StoreError: An entry has other columns than those stored.
+    """
+    known = set(entry_keys(root, spec.name, zone))
+    new = sorted((e for e in entries if e.key not in known), key=lambda e: (e.time, e.key))
+    if not new:
+        return 0
+    ledger = root[ledger_path(spec.name, zone)]
+    total = len(known) + len(new)
+    extend_coord(ledger, "entry", [e.key for e in new])
+    for name in LEDGER_ARRAYS:
+        ledger[name].resize((total, ZONE_ROWS, ZONE_COLS))
+    if spec.has_time:
+        for part in spec.groups:
+            _append_time(root[group_path(spec.name, zone, part.resolution_m)], part, new, total)
+    return len(new)
+
+
+def _append_time(
+    group: zarr.Group, part: GroupSpec, entries: Sequence[TimeEntry], total: int
+) -> None:
+    for array in part.arrays:
+        target = group[array.name]
+        target.resize((total, *target.shape[1:]))
+    _check_columns(group, entries)
+    times = np.array([np.datetime64(e.time.rstrip("Z"), "ms") for e in entries]).astype("i8")
+    if "time" not in group:
+        attrs = {"units": "milliseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
+        _put_coord(group, "time", "time", times[:0], attrs)
+    extend_coord(group, "time", times)
+    for name in entries[0].columns:
+        values = np.array([e.columns[name] for e in entries])
+        if values.dtype.kind == "U":
+            values = values.astype(object)
+        if name not in group:
+            _put_coord(group, name, "time", values[:0], {})
+        extend_coord(group, name, values)
+    coordinates = " ".join(["spatial_ref", *sorted(entries[0].columns)])
+    for array in part.arrays:
+        if group[array.name].attrs.get("coordinates") != coordinates:
+            group[array.name].attrs["coordinates"] = coordinates
+
+
+def _check_columns(group: zarr.Group, entries: Sequence[TimeEntry]) -> None:
+    """A coordinate shorter than the axis would put every later value at a wrong time."""
+    names = set(entries[0].columns)
+    if "time" in group:
+        names = {
+            name for name, array in group.arrays() if array.metadata.dimension_names == ("time",)
+        } - {"time"}
+    for entry in entries:
+        if set(entry.columns) != names:
+            raise StoreError(
+                f"time entry {entry.key} has the columns {', '.join(sorted(entry.columns))}, but "
+                f"{group.path!r} holds {', '.join(sorted(names))}; write to another store, or use "
+                "the eoray that made this one"
+            )
+
+
+def _put_coord(
+    group: zarr.Group, name: str, dim: str, values: np.ndarray, attrs: Mapping[str, Any]
+) -> None:
+    """Store a one-dimensional coordinate in one chunk."""
+    is_text = values.dtype.kind == "O"
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        chunks=(_COORD_CHUNK,),
+        dtype=str if is_text else values.dtype,
+        dimension_names=[dim],
+    )
+    array.attrs.update(dict(attrs))
+    if len(values):
+        array[:] = values
+
+
+def extend_coord(group: zarr.Group, name: str, values: Iterable[Any]) -> None:
+    """Append values to a one-dimensional array."""
+    array = group[name]
+    items = list(values)
+    start = array.shape[0]
+    array.resize((start + len(items),))
+    array[start:] = np.asarray(items, dtype=object if array.dtype.kind in "OT" else array.dtype)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,115 @@
+"""The task side of writing: compute tiles, encode whole shards, set them in a forked session.
+
+A task never commits and never writes part of a shard. It returns a receipt with the fork; the
+driver merges forks and commits them together with the ledger.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from eoray.cube.layout import ProductSpec, TileResult, group_path
+from eoray.cube.ledger import TileReceipt, receipt_of
+from eoray.cube.shard import encode_shard, shard_key
+from eoray.errors import GridError
+from eoray.grid import Tile
+
+if TYPE_CHECKING:
+    from icechunk.store import IcechunkStore
+
+
+class Row(Protocol):
+    """A plan row: small, frozen, picklable."""
+
+    @property
+    def key(self) -> str:
+        """Unique within the stage; names the row in logs."""
+
+    @property
+    def tiles(self) -> tuple[Tile, ...]:
+        """Tiles that the row writes."""
+
+    @property
+    def entry(self) -> str:
+        """Time entry that the row writes."""
+
+
+Worker = Callable[[Any], Iterable[TileResult]]
+"""Turns a row into the results of its tiles. Small and picklable; never touches the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowReceipt:
+    """What a finished task hands to the driver: a few hundred bytes a tile, no pixels."""
+
+    key: str
+    tiles: tuple[TileReceipt, ...]
+    fork: bytes
+    """The pickled session that holds the shards written."""
+    n_shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteTask:
+    """A worker together with the place where its results go."""
+
+    spec: ProductSpec
+    worker: Worker
+    fork: bytes
+    """A pickled fork of the driver's session; every row writes into a copy of its own."""
+    positions: dict[tuple[int, str], int]
+    """(zone, entry key) -> index on the stored time axis."""
+
+    def __call__(self, row: Row) -> RowReceipt:
+        """Compute a row, write its shards, and say what was written."""
+        session = pickle.loads(self.fork)  # noqa: S301 - our own driver made it
+        receipts, n_shards = [], 0
+        for result in self.worker(row):
+            self._check(row, result)
+            n_shards += self._write(session.store, result)
+            fills = {path: self.spec.array(path).fill for path in result.arrays}
+            receipts.append(receipt_of(result, fills))
+        return RowReceipt(row.key, tuple(receipts), pickle.dumps(session), n_shards)
+
+    def _check(self, row: Row, result: TileResult) -> None:
+        if result.tile not in row.tiles:
+            raise GridError(
+                f"row {row.key} returned tile {result.tile.id}, which it does not own "
+                f"({', '.join(tile.id for tile in row.tiles)}); a worker writes its row's tiles"
+            )
+
+    def _write(self, target: IcechunkStore, result: TileResult) -> int:
+        from zarr.core.buffer import default_buffer_prototype
+        from zarr.core.sync import sync
+
+        buffers = default_buffer_prototype().buffer
+        written = 0
+        for path, values in result.arrays.items():
+            array = self.spec.array(path)
+            resolution_m = int(path.split("/")[0].removesuffix("m"))
+            px = 10_240 // resolution_m
+            if values.shape != (*array.lead_shape, px, px) or values.dtype != array.dtype:
+                raise GridError(
+                    f"{path} of tile {result.tile.id} has shape {values.shape} and dtype "
+                    f"{values.dtype}, but the store holds {(*array.lead_shape, px, px)} "
+                    f"{array.dtype}; tasks write whole tiles"
+                )
+            data = encode_shard(values, array.fill)
+            key = self._key(result, resolution_m, array.name, len(array.lead))
+            if data is None:
+                if sync(target.exists(key)):  # an earlier state of this tile held values
+                    sync(target.delete(key))
+                continue
+            sync(target.set(key, buffers.from_bytes(data)))
+            written += 1
+        return written
+
+    def _key(self, result: TileResult, resolution_m: int, array: str, n_lead: int) -> str:
+        tile = result.tile
+        index = (0,) * n_lead + (tile.row, tile.col)
+        if self.spec.has_time:
+            index = (self.positions[tile.zone, result.entry], *index)
+        return shard_key(group_path(self.spec.name, tile.zone, resolution_m), array, index)

@@ -1,0 +1,1 @@
+"""Map a cube with a trained model."""

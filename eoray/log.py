@@ -1,0 +1,93 @@
+"""Log events: one JSON line each on stderr, or a readable line on a terminal.
+
+eoray logs through the standard logger ``eoray``. As a library it configures nothing, so that
+warnings reach stderr and the rest stays silent until the caller says otherwise; the command line
+calls :func:`configure_logging`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TextIO, cast
+
+import structlog
+
+Style = Literal["auto", "json", "console"]
+
+LOGGER_NAME = "eoray"
+
+_BEFORE_RENDERING: tuple[structlog.typing.Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+)
+
+
+def get_logger(**bound: Any) -> structlog.stdlib.BoundLogger:
+    """Return eoray's logger: ``get_logger().info("wave committed", tiles=12)``.
+
+    Args:
+        **bound: Values that every event of this logger carries.
+    """
+    logger = structlog.wrap_logger(
+        logging.getLogger(LOGGER_NAME),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_BEFORE_RENDERING,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    return cast("structlog.stdlib.BoundLogger", logger.bind(**bound))
+
+
+@contextmanager
+def bind_context(**values: Any) -> Iterator[None]:
+    """Add ``run``, ``tile``, ``worker`` or the like to all events within the block.
+
+    Args:
+        **values: What to add; values bound further out come back at the end.
+    """
+    with structlog.contextvars.bound_contextvars(**values):
+        yield
+
+
+def configure_logging(
+    *, level: str = "INFO", style: Style = "auto", stream: TextIO | None = None
+) -> None:
+    """Send eoray's events to a stream; a second call replaces the first.
+
+    Args:
+        level: Least level that is written, by its standard name.
+        style: ``json``, ``console``, or ``auto``: console where the stream is a terminal.
+        stream: Where to write; None takes stderr.
+    """
+    target = sys.stderr if stream is None else stream
+    readable = style == "console" or (style == "auto" and target.isatty())
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(_formatter(readable=readable, colors=readable and target.isatty()))
+    logger = logging.getLogger(LOGGER_NAME)
+    logger.handlers = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def _formatter(*, readable: bool, colors: bool) -> logging.Formatter:
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)]
+        if readable
+        else [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(default=str),
+        ]
+    )
+    stamp = structlog.processors.TimeStamper(
+        fmt="%H:%M:%S" if readable else "iso", utc=not readable
+    )
+    return structlog.stdlib.ProcessorFormatter(
+        # Events of plain `logging` calls below the same name get the same fields.
+        foreign_pre_chain=_BEFORE_RENDERING,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, stamp, *renderers],
+    )

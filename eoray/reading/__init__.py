@@ -1,0 +1,1 @@
+"""Reading: from scenes to the pixels of a block of tiles."""

@@ -1,0 +1,436 @@
+"""One datatake over a block of tiles: every pixel from one granule, holes marked, no blending.
+
+Overlapping granules of a datatake hold the same observation, processed granule by granule. A
+pixel takes its own zone's granule whose centre is nearest, then the next one that is valid
+there, then a neighbour zone's granule, warped. The choice is made per pixel, so it does not
+depend on how tiles are grouped into blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eoray.errors import ReadError
+from eoray.grid import TOP_M, Block, PixelWindow, Tile
+from eoray.reading.harmonise import harmonise, saturated
+from eoray.reading.window import check_congruent, io_pool, read_asset
+from eoray.sentinel2 import FILL, Quality, Scl, native_resolution_m
+
+if TYPE_CHECKING:
+    from pyproj import Transformer
+
+    from eoray.catalog.scene import BandAsset, Scene
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How a block is read."""
+
+    bands: tuple[str, ...]
+    halo_px: int = 0
+    """20 m pixels of SCL around the block, for masks that grow."""
+    warp: bool = False
+    """Resample granules whose grid does not fit; otherwise they are refused."""
+    raise_errors: bool = False
+    """Raise the first failed read instead of recording it."""
+    retries: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRead:
+    """One asset that could not be read, and the tiles that miss it."""
+
+    item_id: str
+    band: str
+    message: str
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mosaic:
+    """The pixels of one datatake over a block; outside of ``frame`` there are none."""
+
+    frame: PixelWindow
+    """Part of the block that the scenes' files can reach, in 20 m pixels of the zone."""
+    scl: np.ndarray
+    """Dims (y, x), uint8, 20 m, with the halo around the frame."""
+    reflectance: dict[int, np.ndarray]
+    """Resolution in m -> dims (band, y, x), int16, over the frame."""
+    quality: dict[int, np.ndarray]
+    """Resolution in m -> dims (y, x), uint8 of ``Quality`` bits, over the frame."""
+    failed: tuple[FailedRead, ...] = ()
+    used: tuple[str, ...] = ()
+    """Ids of the items that pixels come from."""
+
+
+def read_mosaic(scenes: Sequence[Scene], block: Block, options: ReadOptions) -> Mosaic:
+    """Read all granules of a datatake over a block, each internal block of a COG once.
+
+    Args:
+        scenes: Items of one datatake, any order.
+        block: Tiles of one zone.
+        options: Bands, halo, warping, error handling.
+
+    Returns:
+        Reflectance, quality and SCL; failed reads are fill with the ``FAILED_READ`` bit.
+
+    Raises:
+        GridError: A granule of this zone does not fit the lattice and ``warp`` is off.
+        ReadError: A read failed and ``raise_errors`` is on.
+    """
+    choice = _choose(scenes, block, options)
+    halo = options.halo_px
+    core = _core(choice.index, halo)
+    mosaic = _empty(choice, core, options.bands)
+    failed = list(choice.failed)
+    jobs = [
+        (number, band)
+        for number in range(len(choice.scenes))
+        if (core == number).any()
+        for band in options.bands
+    ]
+    results = io_pool().map(_reader(choice, core, options), jobs)
+    for (number, band), result in zip(jobs, results, strict=True):
+        _place(mosaic, choice, core, number, band, result, options.bands)
+        if isinstance(result, ReadError):
+            failed.append(_failure(choice, number, band, result, core == number))
+    for resolution_m, values in mosaic.reflectance.items():
+        # without a band of this pixel the scene classification alone tells
+        nothing = (
+            (values == FILL).all(axis=0) if len(values) else _upsample(core < 0, resolution_m)
+        )
+        mosaic.quality[resolution_m][nothing] |= np.uint8(Quality.NO_DATA)
+    used = sorted({choice.scenes[n].item_id for n in np.unique(core) if n >= 0})
+    return Mosaic(
+        choice.frame, choice.scl, mosaic.reflectance, mosaic.quality, tuple(failed), tuple(used)
+    )
+
+
+@dataclass(slots=True)
+class _Choice:
+    """Which scene each 20 m pixel takes, halo included."""
+
+    scenes: list[Scene]
+    block: Block
+    frame: PixelWindow
+    index: np.ndarray
+    scl: np.ndarray
+    edge: np.ndarray
+    distance: np.ndarray
+    failed: list[FailedRead] = field(default_factory=list)
+    unread: np.ndarray | None = None
+    """True where the SCL of some scene could not be read."""
+
+
+def _choose(scenes: Sequence[Scene], block: Block, options: ReadOptions) -> _Choice:
+    frame = _frame(scenes, block)
+    window = frame.buffered(options.halo_px)
+    shape = (window.height, window.width)
+    own = sorted((s for s in scenes if s.zone == block.zone), key=lambda s: s.item_id)
+    foreign = sorted((s for s in scenes if s.zone != block.zone), key=lambda s: s.item_id)
+    choice = _Choice(
+        scenes=[*own, *foreign],
+        block=block,
+        frame=frame,
+        index=np.full(shape, -1, np.int16),
+        scl=np.zeros(shape, np.uint8),
+        edge=np.zeros(shape, bool),
+        distance=np.full(shape, np.inf),
+    )
+    for scene in own:
+        if not options.warp:
+            _check_grid(scene, options.bands)
+        _offer(choice, scene, window, options)
+    if foreign and (choice.index < 0).any():
+        choice.distance[choice.index >= 0] = -1.0  # a granule of the own zone keeps its pixels
+        for scene in foreign:
+            _offer(choice, scene, window, options)
+    return choice
+
+
+def _frame(scenes: Sequence[Scene], block: Block) -> PixelWindow:
+    """Part of a block that files can reach, grown to whole inner chunks; the rest is not touched."""
+    whole = block.window(20)
+    boxes = [_file_box(scene, block.zone) for scene in scenes]
+    edge = 64  # an inner chunk of 128 px of 10 m
+    top = max(whole.row_off, min(b[0] for b in boxes) // edge * edge)
+    left = max(whole.col_off, min(b[1] for b in boxes) // edge * edge)
+    bottom = min(whole.row_off + whole.height, -(-max(b[2] for b in boxes) // edge) * edge)
+    right = min(whole.col_off + whole.width, -(-max(b[3] for b in boxes) // edge) * edge)
+    return PixelWindow(top, left, max(edge, bottom - top), max(edge, right - left))
+
+
+def _file_box(scene: Scene, zone: int) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) of a scene in 20 m pixels of a zone, rounded outwards."""
+    asset = scene.asset("SCL")
+    a, _, c, _, e, f = asset.transform
+    height, width = asset.shape
+    bounds = (c, f + e * height, c + a * width, f)
+    if scene.zone != zone:
+        bounds = _file_to_zone(scene, zone).transform_bounds(*bounds, densify_pts=21)
+    west, south, east, north = bounds
+    slack = 0 if scene.zone == zone else 2
+    return (
+        math.floor((TOP_M - north) / 20) - slack,
+        math.floor(west / 20) - slack,
+        math.ceil((TOP_M - south) / 20) + slack,
+        math.ceil(east / 20) + slack,
+    )
+
+
+def _file_to_zone(scene: Scene, zone: int) -> Transformer:
+    from pyproj import Transformer
+
+    epsg = scene.epsg if scene.zone is None else 32600 + scene.zone
+    return Transformer.from_crs(epsg, 32600 + zone, always_xy=True)
+
+
+def _check_grid(scene: Scene, bands: Iterable[str]) -> None:
+    for band in bands:
+        check_congruent(scene, scene.asset(band), native_resolution_m(band))
+    check_congruent(scene, scene.asset("SCL"), 20)
+
+
+def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOptions) -> None:
+    """Give a scene the pixels where it is valid and nearer than the one that holds them."""
+    asset = scene.asset("SCL")
+    own = scene.zone == choice.block.zone
+    if own and not _touches(asset, window):
+        return
+    try:
+        scl = (
+            io_pool()
+            .submit(
+                read_asset,
+                scene,
+                asset,
+                zone=choice.block.zone,
+                window=window,
+                resolution_m=20,
+                retries=options.retries,
+            )
+            .result()
+        )
+    except ReadError as error:
+        if options.raise_errors:
+            raise
+        hole = _extent(asset, window) if own else _foreign_extent(scene, window, choice.block.zone)
+        core = _core(hole, options.halo_px)
+        number = choice.scenes.index(scene)
+        choice.failed.append(_failure(choice, number, "SCL", error, core))
+        choice.unread = hole if choice.unread is None else choice.unread | hole
+        return
+    valid = scl != Scl.NO_DATA
+    distance = _distance(asset, window) if own else np.zeros(scl.shape)
+    better = valid & (distance < choice.distance)
+    choice.index[better] = choice.scenes.index(scene)
+    choice.scl[better] = scl[better]
+    choice.distance[better] = distance[better]
+    choice.edge[better] = _near_nodata(valid, _extent(asset, window) if own else None)[better]
+
+
+def _touches(asset: BandAsset, window: PixelWindow) -> bool:
+    return bool(_extent(asset, window).any())
+
+
+def _extent(asset: BandAsset, window: PixelWindow) -> np.ndarray:
+    """True inside the file, dims (y, x) of a 20 m window."""
+    a, _, c, _, e, f = asset.transform
+    height, width = asset.shape
+    x, y = _centres(window)
+    inside_x = (x > c) & (x < c + a * width)
+    inside_y = (y < f) & (y > f + e * height)
+    return np.asarray(inside_y[:, None] & inside_x[None, :])
+
+
+def _foreign_extent(scene: Scene, window: PixelWindow, zone: int) -> np.ndarray:
+    """True inside the SCL of a scene of another CRS, dims (y, x) of a 20 m window."""
+    asset = scene.asset("SCL")
+    to_zone = _file_to_zone(scene, zone)
+    x, y = to_zone.transform(*np.meshgrid(*_centres(window)), direction="INVERSE")
+    a, _, c, _, e, f = asset.transform
+    height, width = asset.shape
+    return np.asarray((x > c) & (x < c + a * width) & (y < f) & (y > f + e * height))
+
+
+def _distance(asset: BandAsset, window: PixelWindow) -> np.ndarray:
+    """Squared distance of pixel centres from the file's centre, in m2."""
+    a, _, c, _, e, f = asset.transform
+    height, width = asset.shape
+    x, y = _centres(window)
+    dx, dy = x - (c + a * width / 2), y - (f + e * height / 2)
+    return np.asarray(dx[None, :] ** 2 + dy[:, None] ** 2)
+
+
+def _centres(window: PixelWindow) -> tuple[np.ndarray, np.ndarray]:
+    x = (np.arange(window.width) + window.col_off + 0.5) * 20.0
+    y = TOP_M - (np.arange(window.height) + window.row_off + 0.5) * 20.0
+    return x, y
+
+
+def _near_nodata(valid: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
+    """True beside no data within the file: slivers there carry spurious values."""
+    from scipy.ndimage import binary_dilation
+
+    hole = ~valid if inside is None else ~valid & inside
+    return np.asarray(binary_dilation(hole, np.ones((3, 3), bool)))
+
+
+@dataclass(slots=True)
+class _Layers:
+    reflectance: dict[int, np.ndarray]
+    quality: dict[int, np.ndarray]
+
+
+def _empty(choice: _Choice, core: np.ndarray, bands: Sequence[str]) -> _Layers:
+    """Fill, with the bits that are known before any band is read."""
+    halo = (choice.index.shape[0] - core.shape[0]) // 2
+    bits = np.zeros(core.shape, np.uint8)
+    bits[_core(choice.edge, halo)] |= np.uint8(Quality.GRANULE_EDGE)
+    bits[_core(choice.scl, halo) == Scl.SATURATED] |= np.uint8(Quality.SATURATED)
+    bits[_other_granule(choice, core)] |= np.uint8(Quality.OTHER_GRANULE)
+    for number, scene in enumerate(choice.scenes):
+        here = core == number
+        if scene.zone != choice.block.zone:
+            bits[here] |= np.uint8(Quality.FOREIGN_ZONE)
+        if scene.clipped_at_source:
+            bits[here] |= np.uint8(Quality.CLIPPED_AT_SOURCE)
+    if choice.unread is not None:
+        lost = _core(choice.unread, halo) & (core < 0)
+        bits[lost] |= np.uint8(Quality.FAILED_READ)
+    layers = _Layers({}, {})
+    for resolution_m in (10, 20):
+        n_bands = sum(native_resolution_m(b) == resolution_m for b in bands)
+        plane = _upsample(bits, resolution_m)
+        layers.quality[resolution_m] = plane.copy()
+        layers.reflectance[resolution_m] = np.full((n_bands, *plane.shape), FILL, np.int16)
+    return layers
+
+
+def _other_granule(choice: _Choice, core: np.ndarray) -> np.ndarray:
+    """True where a tile's pixel does not come from the granule nearest to the tile's centre."""
+    other = np.zeros(core.shape, bool)
+    names = np.array([scene.granule for scene in choice.scenes] + [""], dtype=object)
+    for tile, rows, cols in _tile_slices(choice.block, choice.frame):
+        part = core[rows, cols]
+        present = [n for n in np.unique(part) if n >= 0]
+        if len(present) > 1:
+            main = min(present, key=lambda n: _tile_distance(choice.scenes[n], tile))
+            other[rows, cols] = (part >= 0) & (names[part] != names[main])
+    return other
+
+
+def _tile_distance(scene: Scene, tile: Tile) -> tuple[float, str]:
+    asset = scene.asset("SCL")
+    x0, y0, x1, y1 = tile.bounds
+    a, _, c, _, e, f = asset.transform
+    dx = c + a * asset.shape[1] / 2 - (x0 + x1) / 2
+    dy = f + e * asset.shape[0] / 2 - (y0 + y1) / 2
+    far = 0.0 if scene.zone == tile.zone else 1e18
+    return far + dx * dx + dy * dy, scene.item_id
+
+
+def _tile_slices(block: Block, frame: PixelWindow) -> Iterable[tuple[Tile, slice, slice]]:
+    """Each tile of a block with its rows and columns in the frame, where it has any."""
+    for i in range(block.n_rows):
+        for j in range(block.n_cols):
+            tile = Tile(block.zone, block.row + i, block.col + j)
+            window = tile.window(20)
+            rows = _overlap(window.row_off, window.height, frame.row_off, frame.height)
+            cols = _overlap(window.col_off, window.width, frame.col_off, frame.width)
+            if rows.start < rows.stop and cols.start < cols.stop:
+                yield tile, rows, cols
+
+
+def _overlap(start: int, length: int, origin: int, extent: int) -> slice:
+    return slice(max(0, start - origin), min(extent, start + length - origin))
+
+
+def _reader(
+    choice: _Choice, core: np.ndarray, options: ReadOptions
+) -> Callable[[tuple[int, str]], tuple[np.ndarray, tuple[slice, slice]] | ReadError]:
+    boxes = {n: _bounding_box(core == n) for n in range(len(choice.scenes)) if (core == n).any()}
+
+    def read(job: tuple[int, str]) -> tuple[np.ndarray, tuple[slice, slice]] | ReadError:
+        number, band = job
+        scene, resolution_m = choice.scenes[number], native_resolution_m(band)
+        factor = 20 // resolution_m
+        rows, cols = (slice(s.start * factor, s.stop * factor) for s in boxes[number])
+        window = PixelWindow(
+            choice.frame.row_off * factor + rows.start,
+            choice.frame.col_off * factor + cols.start,
+            rows.stop - rows.start,
+            cols.stop - cols.start,
+        )
+        try:
+            dn = read_asset(
+                scene,
+                scene.asset(band),
+                zone=choice.block.zone,
+                window=window,
+                resolution_m=resolution_m,
+                retries=options.retries,
+            )
+        except ReadError as error:
+            if options.raise_errors:
+                raise
+            return error
+        return dn, (rows, cols)
+
+    return read
+
+
+def _place(
+    layers: _Layers,
+    choice: _Choice,
+    core: np.ndarray,
+    number: int,
+    band: str,
+    result: tuple[np.ndarray, tuple[slice, slice]] | ReadError,
+    bands: Sequence[str],
+) -> None:
+    """Put one band of one scene where the scene was chosen."""
+    resolution_m = native_resolution_m(band)
+    quality = layers.quality[resolution_m]
+    if isinstance(result, ReadError):
+        quality[_upsample(core == number, resolution_m)] |= np.uint8(Quality.FAILED_READ)
+        return
+    dn, (rows, cols) = result
+    here = _upsample(core == number, resolution_m)[rows, cols]
+    position = [b for b in bands if native_resolution_m(b) == resolution_m].index(band)
+    target = layers.reflectance[resolution_m][position, rows, cols]
+    target[here] = harmonise(dn, choice.scenes[number].dn_offset)[here]
+    bad = here & saturated(dn)
+    quality[rows, cols][bad] |= np.uint8(Quality.SATURATED)
+
+
+def _failure(
+    choice: _Choice, number: int, band: str, error: ReadError, where: np.ndarray
+) -> FailedRead:
+    tiles = [
+        tile
+        for tile, rows, cols in _tile_slices(choice.block, choice.frame)
+        if where[rows, cols].any()
+    ]
+    return FailedRead(choice.scenes[number].item_id, band, str(error), tuple(tiles))
+
+
+def _core(values: np.ndarray, halo: int) -> np.ndarray:
+    return values[halo : values.shape[0] - halo, halo : values.shape[1] - halo]
+
+
+def _upsample(values: np.ndarray, resolution_m: int) -> np.ndarray:
+    if resolution_m == 20:
+        return values
+    return values.repeat(2, axis=0).repeat(2, axis=1)
+
+
+def _bounding_box(where: np.ndarray) -> tuple[slice, slice]:
+    rows, cols = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
+

@@ -1,0 +1,259 @@
+"""The driver of a stage: plans against the ledger, runs tasks, commits waves. The only committer.
+
+Tasks write shards into forks of one session; the driver merges what finished within a wave and
+commits it together with the ledger, so pixels and the word that they are done become visible at
+once. Kill it anywhere: the last commit stands, and the next run plans what is missing.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from eoray.cube import store
+from eoray.cube.layout import ProductSpec, TimeEntry
+from eoray.cube.ledger import Ledger, write_receipts
+from eoray.cube.write import RowReceipt, Worker, WriteTask
+from eoray.errors import ConflictError, EorayError, StoreError
+from eoray.execute import Executor, run_tasks
+from eoray.grid import Tile
+from eoray.log import get_logger
+
+if TYPE_CHECKING:
+    import icechunk
+
+    from eoray.run.lease import Holder
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """When finished tasks are committed: whichever comes first."""
+
+    shards: int = 512
+    seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """Everything the driver needs to run one stage into the store."""
+
+    name: str
+    spec: ProductSpec
+    entries: Mapping[int, Sequence[TimeEntry]]
+    """Time entries by zone."""
+    rows: Sequence[Any]
+    """Each with ``key, entry, tiles, sources`` and ``only(tiles)``."""
+    worker: Worker
+
+
+@dataclass(slots=True)
+class StageReport:
+    """What a stage did."""
+
+    name: str
+    product: str
+    tasks: int = 0
+    """Rows run."""
+    skipped: int = 0
+    """Rows found done in the ledger."""
+    failed_reads: int = 0
+    """Of all tiles of the plan, those done earlier included."""
+    commits: int = 0
+    seconds: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total) as rows finish."""
+
+
+@dataclass(slots=True)
+class Driver:
+    """Commits to one repository under one lease."""
+
+    repository: icechunk.Repository
+    holder: Holder
+    executor: Executor
+    wave: Wave = field(default_factory=Wave)
+    progress: Progress | None = None
+
+    def run(self, plan: StagePlan) -> StageReport:
+        """Run a stage to its end.
+
+        Returns:
+            Counts and seconds.
+
+        Raises:
+            StoreError: The product stands with other parameters.
+            ConflictError: Another run commits to this store.
+            EorayError: A task failed; what was finished before is committed.
+        """
+        begun = time.monotonic()
+        report = StageReport(plan.name, plan.spec.name)
+        self._prepare(plan)
+        todo = self._todo(plan, report)
+        try:
+            self._run_rows(plan, todo, report)
+        finally:
+            report.seconds = time.monotonic() - begun
+        report.failed_reads = self._failed_reads(plan)
+        return report
+
+    def _prepare(self, plan: StagePlan) -> None:
+        """Create the product and lengthen its axes, in a commit before any fork."""
+        import zarr
+
+        session = self.repository.writable_session(store.BRANCH)
+        root = zarr.open_group(session.store, mode="a")
+        changed = False
+        for zone, entries in sorted(plan.entries.items()):
+            changed |= store.create_product(root, plan.spec, zone)
+            changed |= store.append_entries(root, plan.spec, zone, entries) > 0
+        if changed:
+            self._commit(session, f"{plan.name}: axes of {plan.spec.name}")
+
+    def _todo(self, plan: StagePlan, report: StageReport) -> list[Any]:
+        """Rows, or the part of them, that the ledger does not call done from these sources."""
+        root = self._read_root()
+        ledgers = {zone: Ledger(root, plan.spec.name, zone) for zone in plan.entries}
+        todo = []
+        for row in plan.rows:
+            missing = [
+                tile
+                for tile, source in zip(row.tiles, row.sources, strict=True)
+                if not _is_done(ledgers[tile.zone], tile, row.entry, source)
+            ]
+            if not missing:
+                report.skipped += 1
+            else:
+                todo.append(row if len(missing) == len(row.tiles) else row.only(missing))
+        return todo
+
+    def _run_rows(self, plan: StagePlan, rows: Sequence[Any], report: StageReport) -> None:
+        if not rows:
+            return
+        session = self.repository.writable_session(store.BRANCH)
+        task = WriteTask(
+            plan.spec, plan.worker, pickle.dumps(session.fork()), self._positions(plan)
+        )
+        pending: list[RowReceipt] = []
+        last = time.monotonic()
+        outcomes = run_tasks(task, rows, self.executor)
+        try:
+            for outcome in outcomes:
+                if outcome.error is not None:
+                    raise _explained(outcome.error, outcome.key)
+                pending.append(outcome.receipt)
+                report.tasks += 1
+                if self.progress is not None:
+                    self.progress(plan.name, report.tasks + report.skipped, len(plan.rows))
+                n_shards = sum(receipt.n_shards for receipt in pending)
+                if n_shards >= self.wave.shards or time.monotonic() - last >= self.wave.seconds:
+                    self._commit_wave(plan, pending, report)
+                    pending, last = [], time.monotonic()
+        finally:
+            # an interrupt or a failed task must not cost what is finished
+            outcomes.close()  # type: ignore[attr-defined]
+            if pending:
+                self._commit_wave(plan, pending, report)
+
+    def _positions(self, plan: StagePlan) -> dict[tuple[int, str], int]:
+        root = self._read_root()
+        return {
+            (zone, key): index
+            for zone in plan.entries
+            for index, key in enumerate(store.entry_keys(root, plan.spec.name, zone))
+        }
+
+    def _commit_wave(
+        self, plan: StagePlan, receipts: Sequence[RowReceipt], report: StageReport
+    ) -> None:
+        import zarr
+
+        tiles = [tile for receipt in receipts for tile in receipt.tiles]
+        _check_disjoint([(tile.tile, tile.entry) for tile in tiles])
+        session = self.repository.writable_session(store.BRANCH)
+        forks = [pickle.loads(receipt.fork) for receipt in receipts]  # noqa: S301 - our tasks'
+        session.merge(*forks)
+        write_receipts(zarr.open_group(session.store, mode="a"), plan.spec.name, tiles)
+        self._commit(session, f"{plan.name}: {len(tiles)} tiles of {plan.spec.name}")
+        report.commits += 1
+        get_logger().info(
+            "commit", stage=plan.name, product=plan.spec.name, rows=len(receipts), tiles=len(tiles)
+        )
+
+    def _commit(self, session: icechunk.Session, message: str) -> None:
+        import icechunk
+
+        epoch = self._newest_epoch()
+        if epoch > self.holder.epoch:
+            raise ConflictError(
+                f"another run took this store over (epoch {epoch}, ours is {self.holder.epoch}); "
+                "this run stops, its last commit stands: run it again when the other has ended"
+            )
+        metadata = {"eoray.epoch": self.holder.epoch, "eoray.run": self.holder.run}
+        try:
+            session.commit(message, metadata=metadata)
+        except icechunk.ConflictError as error:
+            raise ConflictError(
+                "somebody else committed to this store while it was held by "
+                f"{self.holder.describe()}; stop the other writer and run again: the last commit "
+                "stands"
+            ) from error
+        except (icechunk.IcechunkError, OSError) as error:
+            raise StoreError(
+                f"the store refused a commit ({' '.join(str(error).split())[:200]}); free space "
+                "or mend the storage and run again: the last commit stands"
+            ) from error
+
+    def _newest_epoch(self) -> int:
+        newest = next(iter(self.repository.ancestry(branch=store.BRANCH)))
+        return int(newest.metadata.get("eoray.epoch", 0))
+
+    def _read_root(self) -> Any:
+        import zarr
+
+        return zarr.open_group(self.repository.readonly_session(store.BRANCH).store, mode="r")
+
+    def _failed_reads(self, plan: StagePlan) -> int:
+        root = self._read_root()
+        ledgers = {zone: Ledger(root, plan.spec.name, zone) for zone in plan.entries}
+        found = (
+            ledgers[tile.zone].get(tile, row.entry) for row in plan.rows for tile in row.tiles
+        )
+        return sum(receipt.n_failed for receipt in found if receipt is not None)
+
+
+def _is_done(ledger: Ledger, tile: Tile, entry: str, source: str) -> bool:
+    receipt = ledger.get(tile, entry)
+    return receipt is not None and receipt.source == source
+
+
+def _check_disjoint(written: Sequence[tuple[Tile, str]]) -> None:
+    """Merging keeps the last of two equal shards without a word, so refuse them here."""
+    seen: set[tuple[Tile, str]] = set()
+    for tile, entry in written:
+        if (tile, entry) in seen:
+            raise StoreError(
+                f"two tasks wrote tile {tile.id} at {entry}; nothing of this wave is committed, "
+                "please report the run file: a plan must own each shard once"
+            )
+        seen.add((tile, entry))
+
+
+def _explained(error: BaseException, key: str) -> BaseException:
+    """Keep our own errors; name the task of any other."""
+    if isinstance(error, EorayError):
+        return error
+    if isinstance(error, OSError) and error.errno == 28:
+        return StoreError(
+            f"the disk is full (task {key}); free space and run again: the last commit stands"
+        )
+    wrapped = EorayError(
+        f"task {key} failed: {type(error).__name__}: {error}; run again with --debug"
+    )
+    wrapped.__cause__ = error
+    return wrapped

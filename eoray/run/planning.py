@@ -1,0 +1,153 @@
+"""From a run file to scenes and tasks: search once, freeze the items, resolve, group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eoray import storage
+from eoray.cube.mask import MaskRecipe, clear_classes
+from eoray.cube.scenes import CubeRecipe, SceneRow, plan_scenes
+from eoray.errors import CatalogError
+from eoray.reading.grids import check_grids
+from eoray.run.aoi import Aoi, resolve_aoi
+from eoray.sentinel2 import resolve_bands
+from eoray.timeline import DateRange
+
+if TYPE_CHECKING:
+    import pystac
+
+    from eoray.catalog.lineage import LineageReport
+    from eoray.catalog.scene import Resolution, Scene
+    from eoray.config import RunConfig
+    from eoray.cube.layout import TimeEntry
+
+
+@dataclass(frozen=True, slots=True)
+class CubePlan:
+    """Everything that the cube stage reads."""
+
+    aoi: Aoi
+    items_hash: str
+    """SHA-256 of the frozen items."""
+    resolution: Resolution
+    lineage: LineageReport
+    recipe: CubeRecipe
+    entries: dict[int, list[TimeEntry]]
+    rows: list[SceneRow]
+
+    @property
+    def scenes(self) -> tuple[Scene, ...]:
+        """Scenes that some row reads."""
+        return self.resolution.scenes
+
+
+def plan_cube(config: RunConfig, folder: Path, snapshot_url: str, *, freeze: bool) -> CubePlan:
+    """Plan the cube stage.
+
+    Args:
+        config: The run file.
+        folder: Where its relative paths start.
+        snapshot_url: Where the items of this run are frozen; read if it is there.
+        freeze: Write the snapshot after a search, so that later attempts never search again.
+
+    Raises:
+        ConfigError: The place, time or bands cannot be used.
+        CatalogError: No scenes, or items that cannot be used.
+        GridError: Files that would have to be resampled.
+    """
+    from eoray.catalog.lineage import describe_lineage
+    from eoray.catalog.scene import resolve_scenes
+    from eoray.catalog.snapshot import write_snapshot
+
+    aoi = resolve_aoi(config.aoi, folder)
+    days = DateRange.parse(config.time)
+    bands = resolve_bands(config.cube.bands)
+    items, known_hash = _items(config, folder, aoi, days, snapshot_url)
+    resolution = resolve_scenes(
+        items,
+        provider=config.source.provider,
+        lineage=_lineage(config),
+        bands=bands,
+        offset=config.source.offset,
+    )
+    check_grids(resolution.scenes, bands, warp=config.cube.warp)
+    entries, rows = plan_scenes(resolution.scenes, aoi.tiles)
+    if not rows:
+        raise CatalogError(
+            f"none of the {len(resolution.scenes)} scenes touches a tile of the aoi; check aoi "
+            "and source.collection"
+        )
+    items_hash = write_snapshot(items, snapshot_url) if freeze and not known_hash else known_hash
+    return CubePlan(
+        aoi=aoi,
+        items_hash=items_hash,
+        resolution=resolution,
+        lineage=describe_lineage(resolution.scenes),
+        recipe=cube_recipe(config, bands),
+        entries=entries,
+        rows=rows,
+    )
+
+
+def cube_recipe(config: RunConfig, bands: Sequence[str]) -> CubeRecipe:
+    """The part of a run file that two cubes must share."""
+    mask = config.cube.mask
+    return CubeRecipe(
+        bands=tuple(bands),
+        mask=MaskRecipe(
+            clear=clear_classes(mask.scl_clear),
+            cloud_m=mask.dilate_cloud_m,
+            shadow_m=mask.dilate_shadow_m,
+        ),
+        lineage=_lineage_parameters(config),
+        collection=config.source.collection,
+        warp=config.cube.warp,
+    )
+
+
+def _lineage_parameters(config: RunConfig) -> dict[str, Any]:
+    lineage = config.source.lineage
+    return {
+        "provider": config.source.provider,
+        "baseline_min": lineage.baseline_min,
+        "mixed": lineage.mixed,
+    }
+
+
+def _lineage(config: RunConfig) -> Any:
+    from eoray.catalog.lineage import Lineage
+
+    lineage = config.source.lineage
+    return Lineage(baseline_min=lineage.baseline_min, mixed=lineage.mixed)
+
+
+def _items(
+    config: RunConfig, folder: Path, aoi: Aoi, days: DateRange, snapshot_url: str
+) -> tuple[list[pystac.Item], str]:
+    """Frozen items and their hash, or a fresh search and no hash yet."""
+    from eoray.catalog.search import search_items
+    from eoray.catalog.snapshot import read_snapshot
+
+    if storage.exists(snapshot_url):
+        return read_snapshot(snapshot_url)
+    start, end = days.bounds
+    items = search_items(
+        resolve_catalog(config.source.catalog, folder),
+        collection=config.source.collection,
+        aoi=aoi.geometry,
+        start=start,
+        end=end,
+        max_cloud_pct=config.source.max_cloud_pct,
+        query=config.source.query,
+    )
+    return items, ""
+
+
+def resolve_catalog(catalog: str, folder: Path) -> str:
+    """A relative path starts at the run file's folder; URLs pass."""
+    if "://" in catalog or Path(catalog).is_absolute():
+        return catalog
+    return str(folder / catalog)

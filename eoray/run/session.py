@@ -1,0 +1,241 @@
+"""A run: load its file, say what it would do, do it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eoray import storage
+from eoray.cube import store
+from eoray.errors import ConfigError
+from eoray.execute import Executor, cluster_ray, local_ray, resolve_executor
+from eoray.log import get_logger
+from eoray.run.driver import Driver, Wave
+from eoray.run.estimate import PlanReport, estimate_reads, scenes_of
+from eoray.run.lease import hold_store
+from eoray.run.record import RunPaths, RunReport, merge_record, versions
+
+if TYPE_CHECKING:
+    from eoray.config import RunConfig
+    from eoray.run.planning import CubePlan
+
+Progress = Callable[[str, int, int], None]
+
+
+def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
+    """Read a run file.
+
+    Args:
+        path: YAML file; relative paths in it start at its folder.
+        overrides: Dotted settings, such as ``cube.bands=[B04, B08]``.
+
+    Raises:
+        ConfigError: The file cannot be used; the key and a remedy are named.
+    """
+    from eoray.config import load_config
+
+    return Run(load_config(path, overrides), Path(path).resolve().parent)
+
+
+def run_from_text(text: str, folder: Path) -> Run:
+    """Read a resolved run file from text."""
+    from eoray.config import parse_config
+
+    return Run(parse_config(text), folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run file and the folder it stands in."""
+
+    config: RunConfig
+    folder: Path
+
+    @property
+    def paths(self) -> RunPaths:
+        """Where the run keeps things."""
+        from eoray.config import config_key
+
+        target = self.config.store
+        if storage.is_local(target):
+            path = storage.local_path(target)
+            target = str(path if path.is_absolute() else self.folder / path)
+        return RunPaths(target, self.config.name, config_key(self.config))
+
+    def plan(self, stages: Sequence[str] | None = None) -> PlanReport:
+        """Say what the run would do, without reading a pixel or writing anything.
+
+        Args:
+            stages: Some of the run's stages; None for all.
+
+        Raises:
+            EorayError: What would stop the run before it begins.
+        """
+        chosen = self.resolve_stages(stages)
+        cube = self.plan_cube(freeze=False)
+        cpus = self.config.run.workers_or(os.cpu_count() or 1)
+        requests, size, minutes = estimate_reads(cube.rows, cube.recipe.bands, cpus)
+        return PlanReport(
+            scenes=len(scenes_of(cube.rows)),
+            dates=len({row.entry for row in cube.rows}),
+            tiles=len({tile for row in cube.rows for tile in row.tiles}),
+            tasks=len(cube.rows),
+            requests=requests,
+            bytes=size,
+            minutes=minutes,
+            details={
+                "stages": list(chosen),
+                "lineage": cube.lineage.to_dict(),
+                "skipped": [
+                    {"item": skipped.item_id, "reason": skipped.reason}
+                    for skipped in cube.resolution.skipped
+                ],
+                "notes": [
+                    *cube.lineage.lines(),
+                    *cube.resolution.notes,
+                    f"stages    {', '.join(chosen)}",
+                ],
+            },
+        )
+
+    def plan_cube(self, *, freeze: bool) -> CubePlan:
+        """Resolve the scenes and tasks of the cube stage."""
+        from eoray.run.planning import plan_cube
+
+        return plan_cube(self.config, self.folder, self.paths.snapshot, freeze=freeze)
+
+    def resolve_stages(self, stages: Sequence[str] | None) -> tuple[str, ...]:
+        """Stages to run, in order.
+
+        Raises:
+            ConfigError: A stage is unknown.
+        """
+        from eoray.run.stages import STAGES
+
+        own = self.config.stages()
+        if stages is None:
+            return tuple(s for s in STAGES if s in own)
+        unknown = [s for s in stages if s not in STAGES]
+        if unknown:
+            raise ConfigError(f"stage {unknown[0]!r} is unknown; stages are {', '.join(STAGES)}")
+        return tuple(s for s in STAGES if s in stages)
+
+    def execute(
+        self,
+        stages: Sequence[str] | None = None,
+        *,
+        address: str | None = None,
+        executor: str | None = None,
+        progress: Progress | None = None,
+    ) -> RunReport:
+        """Run the stages; what is done already is found in the ledger and skipped.
+
+        Args:
+            stages: Some of the run's stages; None for all.
+            address: None runs here, with the executor chosen by the plan's size and a fresh
+                local Ray where Ray is used; ``auto`` uses the Ray cluster that this process
+                runs in; ``ray://host:port`` runs on that cluster and follows it.
+            executor: ``inline``, ``threads`` or ``ray``; None takes the run file's.
+            progress: Called with (stage, done, total).
+
+        Raises:
+            EorayError: The first thing that stopped the run; the last commit stands.
+        """
+        address = address or self.config.run.address
+        if address is not None and address.startswith("ray://"):
+            return self._execute_remote(address, stages, progress)
+        return self._execute_here(self.resolve_stages(stages), address, executor, progress)
+
+    def _execute_here(
+        self,
+        stages: Sequence[str],
+        address: str | None,
+        executor: str | None,
+        progress: Progress | None,
+    ) -> RunReport:
+        from eoray.run.stages import RUNNERS, StageContext
+
+        begun = time.monotonic()
+        paths = self.paths
+        report = RunReport(paths.name, paths.key)
+        with hold_store(paths.store, paths.key) as holder:
+            context = StageContext(self, paths)
+            context.check(stages)
+            pool = self._executor(context, executor, address)
+            self._write_run_file(paths)
+            with self._ray(pool, address):
+                repository = store.open_repository(paths.repository, create=True)
+                wave = Wave(self.config.run.wave_shards, self.config.run.wave_seconds)
+                context.driver = Driver(repository, holder, pool, wave, progress)
+                for stage in stages:
+                    get_logger().info("stage", stage=stage, run=paths.key)
+                    started = time.monotonic()
+                    outcome = RUNNERS[stage](context)
+                    outcome["seconds"] = round(time.monotonic() - started, 2)
+                    report.stages[stage] = outcome
+                    merge_record(paths, stages={stage: outcome})
+        report.seconds = time.monotonic() - begun
+        merge_record(paths, versions=versions(), name=paths.name)
+        return report
+
+    def _executor(self, context: Any, executor: str | None, address: str | None) -> Executor:
+        settings = self.config.run
+        return resolve_executor(
+            executor or settings.executor,
+            settings.workers if isinstance(settings.workers, int) else None,
+            context.n_tasks(),
+            address,
+            os.cpu_count() or 1,
+        )
+
+    def _ray(self, pool: Executor, address: str | None) -> AbstractContextManager[None]:
+        if pool.name != "ray":
+            return nullcontext()
+        return local_ray(pool.workers) if address is None else cluster_ray(address)
+
+    def _write_run_file(self, paths: RunPaths) -> None:
+        from eoray.config import dump_config
+
+        storage.write_bytes(paths.run_file, dump_config(self.config).encode())
+
+    def _execute_remote(
+        self, address: str, stages: Sequence[str] | None, progress: Progress | None
+    ) -> RunReport:
+        from eoray.config import dump_config
+        from eoray.run.client import execute_remote
+
+        paths = self.paths
+        here = self.config.model_copy(
+            update={"run": self.config.run.model_copy(update={"address": None})}
+        )
+        result = execute_remote(
+            address,
+            key=paths.key,
+            run_file=dump_config(here),
+            folder=str(self.folder),
+            local_paths=self._local_paths(),
+            stages=None if stages is None else list(stages),
+            progress=progress,
+        )
+        return RunReport(result["name"], result["key"], result["stages"], result["seconds"])
+
+    def _local_paths(self) -> dict[str, str]:
+        """Everything local that the run file names, to be checked on the cluster."""
+        paths = {"run file folder": str(self.folder)}
+        if storage.is_local(self.paths.store):
+            Path(self.paths.store).mkdir(parents=True, exist_ok=True)
+            paths["store"] = self.paths.store
+        catalog = self.config.source.catalog
+        if "://" not in catalog:
+            paths["source.catalog"] = str(self.folder / catalog)
+        return paths
+
+
+def with_config(run: Run, **updates: Any) -> Run:
+    """A run with some top-level sections replaced."""
+    return replace(run, config=run.config.model_copy(update=updates))

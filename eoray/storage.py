@@ -1,0 +1,150 @@
+"""URLs of stores: local folders and object stores behind a few plain functions.
+
+Files beside the repository (item snapshots, records, leases) are small; they are put whole, so
+that a reader sees the old content or the new, never a part.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+
+from eoray.errors import StoreError
+
+if TYPE_CHECKING:
+    import icechunk
+    import obstore
+
+REPOSITORY = "cube.icechunk"
+"""Name of the Icechunk repository inside a store."""
+
+_OBJECT_SCHEMES = ("s3", "gs", "az", "memory")
+
+
+def is_local(url: str) -> bool:
+    """Tell a folder of this machine from an object store."""
+    return urlparse(url).scheme in ("", "file")
+
+
+def local_path(url: str) -> Path:
+    """Turn a local URL or path into a path.
+
+    Raises:
+        StoreError: The URL names an object store.
+    """
+    parsed = urlparse(url)
+    if parsed.scheme not in ("", "file"):
+        raise StoreError(f"{url!r} is no local folder; give a path or file:// URL here")
+    return Path(unquote(parsed.path) if parsed.scheme == "file" else url)
+
+
+def join(url: str, *parts: str) -> str:
+    """Append path segments to a URL or a local path."""
+    return "/".join([url.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def exists(url: str) -> bool:
+    """Tell whether an object or a local file is there."""
+    if is_local(url):
+        return local_path(url).exists()
+    try:
+        object_store(_parent(url)).head(_name(url))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def read_bytes(url: str) -> bytes:
+    """Read an object or a local file whole.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if is_local(url):
+        return local_path(url).read_bytes()
+    return bytes(object_store(_parent(url)).get(_name(url)).bytes())
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Put an object or a local file whole, replacing what was there.
+
+    Raises:
+        StoreError: The disk is full, or the place may not be written.
+    """
+    if not is_local(url):
+        object_store(_parent(url)).put(_name(url), data)
+        return
+    path = local_path(url)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {str(path)!r}: {error.strerror or error}; free space or choose "
+            "another store"
+        ) from error
+
+
+def write_json(url: str, value: Any) -> None:
+    """Put a JSON document whole, keys in order."""
+    write_bytes(url, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def read_json(url: str) -> Any:
+    """Read a JSON document."""
+    return json.loads(read_bytes(url))
+
+
+def object_store(url: str) -> obstore.store.ObjectStore:
+    """Open an object store by URL; credentials come from the environment, as obstore reads it."""
+    from obstore.store import from_url
+
+    if urlparse(url).scheme not in _OBJECT_SCHEMES:
+        raise StoreError(
+            f"store {url!r} has no scheme that eoray knows; use a folder, s3://, gs:// or az://"
+        )
+    return from_url(url)
+
+
+def icechunk_storage(url: str) -> icechunk.Storage:
+    """Describe where an Icechunk repository lies."""
+    import icechunk
+
+    parsed = urlparse(url)
+    if is_local(url):
+        return icechunk.local_filesystem_storage(str(local_path(url)))
+    bucket, prefix = parsed.netloc, parsed.path.strip("/")
+    if parsed.scheme == "s3":
+        endpoint = os.environ.get("AWS_ENDPOINT_URL")
+        return icechunk.s3_storage(
+            bucket=bucket,
+            prefix=prefix,
+            from_env=True,
+            endpoint_url=endpoint,
+            allow_http=bool(endpoint and endpoint.startswith("http://")),
+            force_path_style=bool(endpoint),
+        )
+    if parsed.scheme == "gs":
+        return icechunk.gcs_storage(bucket=bucket, prefix=prefix, from_env=True)
+    raise StoreError(f"a repository cannot lie at {url!r}; use a folder, s3:// or gs://")
+
+
+def _parent(url: str) -> str:
+    return url.rstrip("/").rsplit("/", 1)[0]
+
+
+def _name(url: str) -> str:
+    return url.rstrip("/").rsplit("/", 1)[1]

@@ -1,0 +1,1 @@
+"""Synthetic data for the demo, tests and benchmarks. See ``docs/`` for what is in an archive."""

@@ -1,0 +1,118 @@
+"""Pixels: mixing ground cells into them, blur and sub-pixel shifts, 10 m to 20 m and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+def mixing_matrix(segment: np.ndarray, edge: int, n_segments: int, *, pure: bool) -> csr_array:
+    """Share of each segment in each pixel.
+
+    Args:
+        segment: Dims (y, x) of cells.
+        edge: Cells along the edge of a pixel.
+        n_segments: Columns of the result.
+        pure: Take the cell at the centre alone.
+
+    Returns:
+        Sparse, (pixel in row-major order, segment), float32; rows sum to 1.
+    """
+    from scipy.sparse import csr_array
+
+    rows, cols = segment.shape[0] // edge, segment.shape[1] // edge
+    blocks = segment[: rows * edge, : cols * edge].reshape(rows, edge, cols, edge)
+    n = rows * cols
+    if pure:
+        centre = blocks[:, edge // 2, :, edge // 2].reshape(n).astype(np.int32)
+        ones = np.ones(n, np.float32)
+        return csr_array((ones, centre, np.arange(n + 1, dtype=np.int32)), shape=(n, n_segments))
+    low = blocks.min(axis=(1, 3)).reshape(n)
+    mixed = np.flatnonzero(low != blocks.max(axis=(1, 3)).reshape(n))
+    inside = blocks.transpose(0, 2, 1, 3).reshape(n, edge * edge)[mixed]
+    inside.sort(axis=1)
+    first = np.ones(inside.shape, bool)
+    first[:, 1:] = inside[:, 1:] != inside[:, :-1]
+    counts = np.ones(n, np.int32)
+    counts[mixed] = first.sum(axis=1)
+    pointers = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    columns = np.empty(pointers[-1], np.int32)
+    shares = np.ones(pointers[-1], np.float32)
+    is_mixed = np.repeat(np.isin(np.arange(n), mixed), counts)
+    columns[~is_mixed] = np.delete(low, mixed)
+    columns[is_mixed] = inside[first]
+    flat = np.flatnonzero(first.ravel())
+    runs = np.diff(np.append(flat, inside.size))
+    shares[is_mixed] = runs / np.float32(edge * edge)
+    return csr_array((shares, columns, pointers), shape=(n, n_segments))
+
+
+def resample(
+    bands: np.ndarray, down: float, right: float, margin: int, *, blur: bool
+) -> np.ndarray:
+    """Blur by the point spread and shift by parts of a pixel, in one pass per axis.
+
+    The kernel is the quadratic B-spline (or its linear one without blur), whose width does not
+    depend on the shift, so that dates differ in place and not in sharpness.
+
+    Args:
+        bands: Dims (band, y, x), float32, with a margin.
+        down: Shift of the picture in rows, at most ``margin - 2``.
+        right: Shift in columns.
+        margin: Pixels to cut off each edge.
+        blur: Without, a shift of 0 leaves the values as they are.
+
+    Returns:
+        Dims (band, y, x) without the margin, float32.
+    """
+    rows = _slide(bands, down, margin, axis=1, blur=blur)
+    return _slide(rows, right, margin, axis=2, blur=blur)
+
+
+def _slide(bands: np.ndarray, shift: float, margin: int, *, axis: int, blur: bool) -> np.ndarray:
+    whole = round(shift)
+    part = shift - whole
+    n = bands.shape[axis] - 2 * margin
+    if blur:
+        taps = (0.5 * (0.5 + part) ** 2, 0.75 - part**2, 0.5 * (0.5 - part) ** 2)
+    else:
+        taps = (max(part, 0.0), 1 - abs(part), max(-part, 0.0))
+    first = margin - whole
+    pieces = [
+        bands[:, first + i : first + i + n] if axis == 1 else bands[:, :, first + i : first + i + n]
+        for i in (-1, 0, 1)
+    ]
+    total = pieces[0] * np.float32(taps[0])
+    spare = np.empty_like(total)
+    for piece, tap in zip(pieces[1:], taps[1:], strict=True):
+        np.multiply(piece, np.float32(tap), out=spare)
+        total += spare
+    return np.asarray(total)
+
+
+def halve(fine: np.ndarray) -> np.ndarray:
+    """Average 2 x 2 pixels; dims (y, x), float32."""
+    return np.asarray(
+        (fine[::2, ::2] + fine[1::2, ::2] + fine[::2, 1::2] + fine[1::2, 1::2]) * np.float32(0.25)
+    )
+
+
+def double(coarse: np.ndarray) -> np.ndarray:
+    """Repeat each pixel 2 x 2; dims (y, x)."""
+    return coarse.repeat(2, axis=0).repeat(2, axis=1)
+
+
+def double_smooth(coarse: np.ndarray) -> np.ndarray:
+    """Interpolate linearly to half the pixel; the outer rows are repeated."""
+    padded = np.pad(coarse, 1, mode="edge")
+    tall = np.empty((2 * coarse.shape[0], padded.shape[1]), coarse.dtype)
+    tall[::2] = 0.75 * padded[1:-1] + 0.25 * padded[:-2]
+    tall[1::2] = 0.75 * padded[1:-1] + 0.25 * padded[2:]
+    wide = np.empty((tall.shape[0], 2 * coarse.shape[1]), coarse.dtype)
+    wide[:, ::2] = 0.75 * tall[:, 1:-1] + 0.25 * tall[:, :-2]
+    wide[:, 1::2] = 0.75 * tall[:, 1:-1] + 0.25 * tall[:, 2:]
+    return wide

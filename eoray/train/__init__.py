@@ -1,0 +1,1 @@
+"""Fit a model: one loop, run in process or by Ray Train."""

@@ -1,0 +1,260 @@
+"""The training loop: one function for one process and for Ray Train."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from eoray.chips.dataset import (
+    Batch,
+    ChipReader,
+    Collate,
+    LabelStatistics,
+    draw_batch,
+    polygons_of,
+    prefetch,
+)
+from eoray.chips.labels import IGNORE, NO_PLACE, to_classes
+from eoray.chips.recipe import prepare_input
+from eoray.models.registry import build_model
+from eoray.train.metrics import bootstrap_accuracy, count_confusion, nearest_mean, score_confusion
+from eoray.train.plan import EVALUATION_HALO_PX, FitPlan
+from eoray.train.resume import load_checkpoint, save_checkpoint
+
+type Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """The workers of a fit as one of them sees it. The default is a worker alone."""
+
+    rank: int = 0
+    world: int = 1
+    device: str = "cpu"
+    wrap: Callable[[nn.Module], nn.Module] = field(default=lambda model: model)
+    """Makes gradients common to all workers, by their mean."""
+    add: Callable[[torch.Tensor], torch.Tensor] = field(default=lambda tensor: tensor)
+    """Sum of a tensor over the workers."""
+    report: Callable[[dict[str, Any]], None] = field(default=lambda _metrics: None)
+    """Called by all workers, equally often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What the loop gives back on every worker."""
+
+    model: nn.Module
+    metrics: dict[str, Any]
+    resumed_from: int
+    """Steps that a checkpoint had done already; 0 from the start."""
+    chips_per_second: float
+    """Of this run's steps, over all workers."""
+
+
+def train(
+    plan: FitPlan,
+    statistics: LabelStatistics,
+    checkpoints: Path,
+    team: Team | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a model by a plan, from the newest checkpoint where there is one.
+
+    The result depends on the plan and the number of workers alone: not on where it stopped and
+    went on, on the machine's load, or on who calls.
+
+    Args:
+        plan: What to train on.
+        statistics: Of the training labels.
+        checkpoints: Folder of this plan's checkpoints.
+        team: This worker's place among the workers.
+        progress: Called with step, steps, loss and rate (chips per second).
+
+    Returns:
+        The model in evaluation mode, and its scores on the validation labels.
+    """
+    team = team or Team()
+    o = plan.options
+    with _fixed_threads(max(1, o.torch_threads // team.world)):
+        model = build_model(plan.spec, seed=o.seed).to(team.device)
+        model = model.to(memory_format=torch.channels_last)
+        wrapped = team.wrap(model)
+        optimiser = torch.optim.AdamW(
+            model.parameters(), lr=o.learning_rate, weight_decay=o.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, o.learning_rate, total_steps=o.steps, pct_start=0.2
+        )
+        start = _restore(checkpoints, model, optimiser, schedule)
+        began = time.perf_counter()
+        wrapped.train()
+        for step, batch in enumerate(_batches(plan, statistics, start, team), start=start):
+            x = torch.from_numpy(batch.x).to(team.device, memory_format=torch.channels_last)
+            y = torch.from_numpy(batch.y.astype(np.int64)).to(team.device)
+            # Dropout and the like follow from the step, so a checkpoint need not keep generators
+            torch.manual_seed((o.seed * o.steps + step) * team.world + team.rank)
+            with _precision(o.precision, team.device):
+                loss = _loss(wrapped(x), y, team)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            done = step + 1
+            if progress and team.rank == 0 and (done % 10 == 0 or done == o.steps):
+                rate = (done - start) * o.batch_size / (time.perf_counter() - began)
+                progress({"step": done, "steps": o.steps, "loss": loss.item(), "rate": rate})
+            if done % o.checkpoint_every == 0 and done < o.steps:
+                if team.rank == 0:
+                    save_checkpoint(checkpoints, done, _state(model, optimiser, schedule))
+                team.report({"step": done})
+        seconds = time.perf_counter() - began
+        _share_buffers(model, team)
+        model.eval()
+        metrics = evaluate(plan, statistics, model, team)
+    rate = (o.steps - start) * o.batch_size / max(seconds, 1e-9)
+    return Trained(model, metrics, start, rate)
+
+
+def _loss(logits: torch.Tensor, y: torch.Tensor, team: Team) -> torch.Tensor:
+    """Cross entropy per labelled pixel of the whole batch, whichever worker holds it."""
+    total = nn.functional.cross_entropy(logits.float(), y, ignore_index=IGNORE, reduction="sum")
+    labelled = team.add((y != IGNORE).sum())
+    # Gradients are averaged over workers, so each one's share is scaled back to a sum.
+    return total * team.world / labelled.clamp(min=1)
+
+
+def _batches(plan: FitPlan, statistics: LabelStatistics, start: int, team: Team) -> Iterator[Batch]:
+    """This worker's batches from a step on."""
+    o = plan.options
+    reader = _reader(plan, "training")
+    collate = Collate(reader, plan.training, plan.labels.class_of, statistics.normalisation())
+    draws = (
+        draw_batch(
+            len(plan.training),
+            step,
+            batch_size=o.batch_size,
+            seed=o.seed,
+            size=o.chip_px,
+            augment=o.augment,
+            rank=team.rank,
+            world=team.world,
+        )
+        for step in range(start, o.steps)
+    )
+    return prefetch(map(collate, draws))
+
+
+def _reader(plan: FitPlan, side: str) -> ChipReader:
+    return ChipReader(
+        plan.source,
+        plan.recipe,
+        plan.seasons,
+        polygons_of(plan.labels.polygons, plan.split, side),
+        border_m=plan.options.border_m,
+    )
+
+
+@contextmanager
+def _fixed_threads(n: int) -> Iterator[None]:
+    """Fix the threads, on whose number sums depend, and leave torch's state as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _precision(wanted: str, device: str) -> torch.autocast:
+    kind = device.split(":", maxsplit=1)[0]
+    use = wanted == "bf16" or (wanted == "auto" and kind == "cuda")
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=use)
+
+
+def _state(model: nn.Module, optimiser: Any, schedule: Any) -> dict[str, Any]:
+    return {
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": schedule.state_dict(),
+    }
+
+
+def _share_buffers(model: nn.Module, team: Team) -> None:
+    """Give all workers the first one's running statistics, which its checkpoints hold too."""
+    if team.world > 1:
+        for buffer in model.buffers():
+            if team.rank:
+                buffer.zero_()
+            team.add(buffer)
+
+
+def _restore(folder: Path, model: nn.Module, optimiser: Any, schedule: Any) -> int:
+    """Load the newest checkpoint. The step is the sampler's cursor too; see draw_batch."""
+    state = load_checkpoint(folder)
+    if state is None:
+        return 0
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    schedule.load_state_dict(state["schedule"])
+    return int(state["step"])
+
+
+def evaluate(
+    plan: FitPlan, statistics: LabelStatistics, model: nn.Module, team: Team
+) -> dict[str, Any]:
+    """Score a model, and the nearest-mean classifier beside it, on the validation labels.
+
+    Windows are divided among the workers and counts are added, so the scores do not depend on
+    how many there are.
+    """
+    from eoray.grid import PixelWindow
+
+    names = plan.labels.legend.names
+    n, normal, means = len(names), statistics.normalisation(), statistics.class_means()
+    block_of = np.asarray(plan.split.block_of)
+    counts = np.zeros((2, int(block_of.max()) + 1, n, n), np.int64)
+    reader = _reader(plan, "validation")
+    for chip in plan.validation[team.rank :: team.world]:
+        places = reader.places(chip.zone, chip.window)
+        truth = to_classes(places, plan.labels.class_of)
+        halo = EVALUATION_HALO_PX
+        window = PixelWindow(
+            chip.row_off - halo, chip.col_off - halo, chip.size + 2 * halo, chip.size + 2 * halo
+        )
+        values = prepare_input(reader.values(chip.zone, chip.season, window), normal)
+        inner = (slice(halo, -halo), slice(halo, -halo))
+        guesses = (
+            _predict(model, values, team.device)[inner],
+            nearest_mean(values[: plan.recipe.n_values, inner[0], inner[1]], means),
+        )
+        for block in np.unique(block_of[places[places != NO_PLACE]]):
+            here = (places != NO_PLACE) & (block_of[places] == block)
+            for k, guess in enumerate(guesses):
+                counts[k, block] += count_confusion(truth[here], guess[here], n)
+    total = team.add(torch.from_numpy(counts)).numpy()
+    scores = score_confusion(total[0].sum(axis=0), names)
+    scores["overall_accuracy_95"] = bootstrap_accuracy(total[0], seed=plan.options.seed)
+    scores["n_blocks"] = int((total[0].sum(axis=(1, 2)) > 0).sum())
+    return {
+        "kind": "validation score on held-out labels; no estimate of map accuracy or area",
+        **scores,
+        "nearest_mean": score_confusion(total[1].sum(axis=0), names),
+    }
+
+
+def _predict(model: nn.Module, values: np.ndarray, device: str) -> np.ndarray:
+    """Most likely class id - 1, dims (y, x)."""
+    with torch.inference_mode():
+        x = torch.from_numpy(values[None]).to(device, memory_format=torch.channels_last)
+        return np.asarray(model(x)[0].argmax(dim=0).cpu().numpy())

@@ -1,0 +1,269 @@
+"""Fit a plan in this process or with Ray Train, and package the result."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eoray.chips.dataset import ChipReader, LabelStatistics, measure_labels, polygons_of
+from eoray.errors import ClusterError, ConfigError, ModelError
+from eoray.models.package import PackageMeta, load_package, save_package
+from eoray.storage import read_json, write_json
+from eoray.train.plan import FitPlan
+from eoray.train.resume import latest_step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eoray.train.loop import Progress, Team, Trained
+
+
+THROUGHPUT = "throughput.json"
+"""Beside the checkpoints: clock times never enter the package."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What a fit left behind."""
+
+    path: str
+    """Folder of the package: ``model.safetensors`` and ``item.json``."""
+    metrics: dict[str, Any]
+    """Validation score, with ``nearest_mean`` beside it."""
+    seconds: float
+    steps: int
+    chips_per_second: float
+    """Of the steps of this run, over all workers, reading included."""
+    resumed_from: int
+    """Steps found in a checkpoint; equal to ``steps`` where the finished package was there."""
+
+
+def fit(
+    plan: FitPlan,
+    *,
+    out: str | Path,
+    workers: int = 1,
+    executor: str = "inline",
+    progress: Progress | None = None,
+    use_gpu: bool = False,
+) -> FitResult:
+    """Train by a plan and write the package. Run it again after any interruption.
+
+    Args:
+        plan: From ``plan_fit``.
+        out: Folder of the model; checkpoints lie below it. All workers must see it.
+        workers: Training processes; more than one needs ``executor="ray"``.
+        executor: ``inline`` (this process) or ``ray`` (Ray must be started).
+        progress: Called with step, steps, loss and rate (chips per second); inline only.
+        use_gpu: Train on GPUs, one per worker.
+
+    Returns:
+        Where the package lies, and its scores. A finished package of the same plan is kept.
+
+    Raises:
+        ConfigError: ``executor`` and ``workers`` do not go together.
+        ClusterError: Ray Train gave up.
+    """
+    began = time.perf_counter()
+    out = Path(out)
+    _check_workers(plan, workers, executor)
+    key = f"{plan.key}-{workers}"
+    done = _finished(out, key)
+    if done is not None:
+        steps = plan.options.steps
+        return FitResult(str(out), dict(done), time.perf_counter() - began, steps, 0.0, steps)
+    checkpoints = out / "checkpoint" / key
+    resumed_from = latest_step(checkpoints) or 0
+    statistics = _measure(plan)
+    job = _Job(plan, statistics, str(out), key, use_gpu=use_gpu)
+    metrics = _run_inline(job, progress) if executor == "inline" else _run_ray(job, workers)
+    seconds, rate = time.perf_counter() - began, read_json(str(checkpoints / THROUGHPUT))
+    return FitResult(
+        str(out), metrics, seconds, plan.options.steps, rate["chips_per_second"], resumed_from
+    )
+
+
+def _check_workers(plan: FitPlan, workers: int, executor: str) -> None:
+    if executor not in ("inline", "ray"):
+        raise ConfigError(f"fit cannot run on executor {executor!r}; take 'inline' or 'ray'")
+    if workers < 1 or (executor == "inline" and workers > 1):
+        raise ConfigError(
+            f"fit was asked for {workers} workers on executor {executor!r}; one process holds one "
+            "worker, so take executor 'ray' for more"
+        )
+    if plan.options.batch_size % workers:
+        raise ConfigError(
+            f"fit.batch_size {plan.options.batch_size} cannot be divided among {workers} workers; "
+            "take a multiple"
+        )
+
+
+def _finished(out: Path, key: str) -> dict[str, Any] | None:
+    """Scores of a package that this very plan made, else None."""
+    try:
+        package = load_package(str(out))
+    except ModelError:
+        # None there, or killed between weights and item: fit writes both again
+        return None
+    if package.meta.training.get("key") != key:
+        return None
+    return dict(package.meta.metrics)
+
+
+def _measure(plan: FitPlan) -> LabelStatistics:
+    reader = ChipReader(
+        plan.source,
+        plan.recipe,
+        plan.seasons,
+        polygons_of(plan.labels.polygons, plan.split, "training"),
+        border_m=plan.options.border_m,
+    )
+    return measure_labels(
+        reader,
+        plan.training,
+        plan.labels.class_of,
+        n_classes=len(plan.labels.legend.names),
+        seed=plan.options.seed,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What every worker gets."""
+
+    plan: FitPlan
+    statistics: LabelStatistics
+    out: str
+    key: str
+    use_gpu: bool
+
+    def run(self, team: Team | None, progress: Progress | None) -> Trained:
+        """Train, and package on the first worker."""
+        from eoray.train.loop import train
+
+        checkpoints = Path(self.out) / "checkpoint" / self.key
+        trained = train(self.plan, self.statistics, checkpoints, team, progress=progress)
+        if team is None or team.rank == 0:
+            rate = {"chips_per_second": round(trained.chips_per_second, 2)}
+            write_json(str(checkpoints / THROUGHPUT), rate)
+            save_package(self.out, trained.model, self._meta(trained))
+        return trained
+
+    def _meta(self, trained: Trained) -> PackageMeta:
+        from importlib.metadata import version
+
+        plan = self.plan
+        options = asdict(plan.options)
+        options["labels"] = Path(plan.options.labels).name
+        return PackageMeta(
+            name=plan.name,
+            spec=plan.spec,
+            recipe=plan.recipe,
+            normal=self.statistics.normalisation(),
+            legend=plan.labels.legend,
+            seasons=tuple(season.key for season in plan.seasons),
+            bbox=_bbox(plan),
+            chip_px=plan.options.chip_px,
+            metrics=trained.metrics,
+            training={
+                "key": self.key,
+                "options": options,
+                "seed": plan.options.seed,
+                "labels_hash": plan.labels_hash,
+                "input_digest": plan.input_digest,
+                "code_version": version("eoray"),
+                "torch_version": _torch_version(),
+                "plan": plan.to_dict(),
+            },
+        )
+
+
+def _torch_version() -> str:
+    import torch
+
+    return str(torch.__version__)
+
+
+def _bbox(plan: FitPlan) -> tuple[float, float, float, float]:
+    """Lon/lat box of the tiles, rounded outward to 1e-6 degrees."""
+    import math
+
+    from pyproj import Transformer
+
+    boxes = [
+        Transformer.from_crs(t.epsg, 4326, always_xy=True).transform_bounds(*t.bounds)
+        for t in plan.tiles
+    ]
+    west, south, east, north = zip(*boxes, strict=True)
+    low = (math.floor(min(west) * 1e6) / 1e6, math.floor(min(south) * 1e6) / 1e6)
+    return (*low, math.ceil(max(east) * 1e6) / 1e6, math.ceil(max(north) * 1e6) / 1e6)
+
+
+def _run_inline(job: _Job, progress: Progress | None) -> dict[str, Any]:
+    device = "cuda" if job.use_gpu else "cpu"
+    from eoray.train.loop import Team
+
+    return job.run(Team(device=device), progress).metrics
+
+
+def _run_ray(job: _Job, workers: int) -> dict[str, Any]:
+    import shutil
+
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    folder = (Path(job.out) / "ray").resolve()
+    threads = max(1, job.plan.options.torch_threads // workers)
+    trainer = TorchTrainer(
+        ray_worker(),
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if job.use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=job.use_gpu,
+            resources_per_worker={"CPU": threads, **({"GPU": 1} if job.use_gpu else {})},
+        ),
+        run_config=RunConfig(
+            name=job.key, storage_path=str(folder), failure_config=FailureConfig(max_failures=3)
+        ),
+    )
+    result = trainer.fit()
+    if result.error is not None:
+        raise ClusterError(
+            f"Ray Train gave up on {job.plan.name!r} after 3 restarts: {result.error}; mend the "
+            "cause and run fit again, it goes on from the last checkpoint"
+        ) from result.error
+    shutil.rmtree(folder, ignore_errors=True)
+    return dict(load_package(job.out).meta.metrics)
+
+
+def ray_worker() -> Callable[[dict[str, Any]], None]:
+    """Give the function that Ray Train runs on each worker."""
+
+    def work(config: dict[str, Any]) -> None:
+        import ray.train
+        import torch.distributed as dist
+        from ray.train.torch import get_device, prepare_model
+
+        from eoray.train.loop import Team
+
+        context = ray.train.get_context()
+        rank, world = context.get_world_rank(), context.get_world_size()
+
+        def add(tensor: Any) -> Any:
+            if world > 1:
+                dist.all_reduce(tensor)
+            return tensor
+
+        def wrap(model: Any) -> Any:
+            return prepare_model(model) if world > 1 else model
+
+        def report(metrics: dict[str, Any]) -> None:
+            ray.train.report(metrics)
+
+        team = Team(rank, world, str(get_device()), wrap, add, report)
+        config["job"].run(team, None)
+
+    return work

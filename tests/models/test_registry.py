@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from eoray.errors import ModelError
+from eoray.models.registry import ModelSpec, build_model, hash_weights, register
+
+
+def test_weights_follow_the_seed_and_leave_torch_alone() -> None:
+    spec = ModelSpec("mlp", 6, 3)
+    before = torch.get_rng_state()
+    first, again, other = (hash_weights(build_model(spec, seed=s).state_dict()) for s in (1, 1, 2))
+    assert first == again != other
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_unet_maps_channels_to_classes_at_full_resolution() -> None:
+    model = build_model(ModelSpec("unet", 11, 4), seed=0)
+    assert model(torch.zeros(2, 11, 64, 96)).shape == (2, 4, 64, 96)
+
+
+def test_unet_takes_other_encoders() -> None:
+    spec = ModelSpec("unet", 5, 2, {"encoder": "resnet18", "depth": 4, "decoder": [32, 16, 16, 8]})
+    assert build_model(spec, seed=0)(torch.zeros(2, 5, 32, 32)).shape == (2, 2, 32, 32)
+
+
+def test_unknown_model_names_those_there() -> None:
+    with pytest.raises(ModelError, match="unknown model 'vit'; there are mlp, unet"):
+        build_model(ModelSpec("vit", 3, 2), seed=0)
+
+
+def test_unknown_option_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"cannot be built with \{'widht': 3\}"):
+        build_model(ModelSpec("mlp", 3, 2, {"widht": 3}), seed=0)
+
+
+def test_name_cannot_be_taken_twice() -> None:
+    with pytest.raises(ModelError, match="model name 'unet' is taken"):
+        register("unet", lambda n_channels, n_classes, options: torch.nn.Identity())

@@ -1,0 +1,162 @@
+"""One task list, run here, in threads or on Ray: the same outcomes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+
+from eoray.errors import ClusterError, ConfigError, EorayError, ReadError
+from eoray.execute import (
+    Executor,
+    Outcome,
+    _dump,
+    _RayTask,
+    cluster_ray,
+    local_ray,
+    resolve_executor,
+    run_tasks,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NumberRow:
+    number: int
+
+    @property
+    def key(self) -> str:
+        return f"row-{self.number}"
+
+
+ROWS = [NumberRow(number) for number in range(12)]
+
+
+def square(row: NumberRow) -> int:
+    if row.number % 5 == 4:
+        raise ReadError(f"row {row.number} is torn", item_id="S2", asset="B04", window=(0, 1, 2, 3))
+    return row.number**2
+
+
+def summary(outcomes: list[Outcome]) -> list[tuple[str, object, str]]:
+    return sorted((o.key, o.receipt, repr(o.error)) for o in outcomes)
+
+
+def test_threads_and_inline_have_the_same_outcomes() -> None:
+    inline = list(run_tasks(square, ROWS, Executor()))
+    threads = list(run_tasks(square, ROWS, Executor("threads", 3)))
+    assert [o.key for o in inline] == [row.key for row in ROWS]
+    assert summary(inline) == summary(threads)
+    assert len(threads) == 12
+
+
+@pytest.mark.parametrize("executor", [Executor(), Executor("threads", 2)])
+def test_a_failed_task_is_an_outcome_and_the_others_go_on(executor: Executor) -> None:
+    outcomes = {o.key: o for o in run_tasks(square, ROWS, executor)}
+    error = outcomes["row-4"].error
+    assert isinstance(error, ReadError)
+    assert error.window == (0, 1, 2, 3)
+    assert outcomes["row-11"].receipt == 121
+
+
+@pytest.mark.parametrize("name", ["inline", "threads", "ray"])
+def test_no_rows_need_no_executor(name: str) -> None:
+    assert list(run_tasks(square, [], Executor(name, 2))) == []  # type: ignore[arg-type]
+
+
+def test_threads_keep_a_bounded_number_of_tasks_in_flight() -> None:
+    begun: list[int] = []
+    lock = threading.Lock()
+
+    def note(row: NumberRow) -> None:
+        with lock:
+            begun.append(row.number)
+
+    outcomes = run_tasks(note, [NumberRow(n) for n in range(100)], Executor("threads", 2))
+    next(outcomes)
+    time.sleep(0.05)
+    assert len(begun) <= 8
+    cast("Generator[Outcome]", outcomes).close()
+    assert len(begun) <= 8
+
+
+def test_interrupt_of_an_inline_task_leaves_the_loop() -> None:
+    def interrupt(row: NumberRow) -> int:
+        if row.number == 2:
+            raise KeyboardInterrupt
+        return row.number
+
+    outcomes = run_tasks(interrupt, ROWS, Executor())
+    assert [next(outcomes).receipt, next(outcomes).receipt] == [0, 1]
+    with pytest.raises(KeyboardInterrupt):
+        next(outcomes)
+
+
+class StubbornError(Exception):
+    """An error of a library that pickles but cannot be rebuilt."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first + second)
+
+
+def test_error_that_cannot_be_rebuilt_crosses_as_text() -> None:
+    import pickle
+
+    outcome = pickle.loads(_dump(Outcome("row-1", error=StubbornError("to", "rn"))))
+    assert isinstance(outcome.error, EorayError)
+    assert str(outcome.error) == "StubbornError: torn"
+
+
+def test_ray_actor_answers_with_pickled_outcomes() -> None:
+    import pickle
+
+    actor = _RayTask(pickle.dumps(square))
+    batch = actor({"row": [pickle.dumps(ROWS[3]), pickle.dumps(ROWS[4])]})
+    first, second = (pickle.loads(data) for data in batch["outcome"])
+    assert first == Outcome("row-3", 9)
+    assert isinstance(second.error, ReadError)
+    assert second.error.item_id == "S2"
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "n_tasks", "address", "chosen"),
+    [
+        ("auto", None, 10, None, Executor("threads", 2)),
+        ("auto", None, 1, None, Executor("inline", 2)),
+        ("auto", 1, 10, None, Executor("inline", 1)),
+        ("auto", None, 10, "ray://head:10001", Executor("ray", 2)),
+        ("auto", None, 10**6, None, Executor("ray", 2)),
+        ("inline", 8, 10, None, Executor("inline", 1)),
+        ("threads", 8, 10, None, Executor("threads", 8)),
+        ("ray", 3, 1, None, Executor("ray", 3)),
+    ],
+)
+def test_executor_follows_the_user_then_the_size(
+    name: str, workers: int | None, n_tasks: int, address: str | None, chosen: Executor
+) -> None:
+    assert resolve_executor(name, workers, n_tasks, address, cpus=2) == chosen
+
+
+def test_unknown_executor_is_refused() -> None:
+    with pytest.raises(ConfigError, match="auto, inline, threads or ray"):
+        resolve_executor("dask", None, 1, None, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own: sockets and files of its processes
+def test_ray_has_the_outcomes_of_inline() -> None:
+    with local_ray(2):
+        outcomes = list(run_tasks(square, ROWS, Executor("ray", 2)))
+    assert summary(outcomes) == summary(list(run_tasks(square, ROWS, Executor())))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_address_where_no_cluster_answers_is_named() -> None:
+    with pytest.raises(ClusterError, match=r"no Ray answers at '127\.0\.0\.1:1'"), cluster_ray(
+        "127.0.0.1:1"
+    ):
+        pass
