@@ -123,7 +123,8 @@ def resolve_bands(names: Iterable[str]) -> tuple[str, ...]:
             near = difflib.get_close_matches(name, [*BANDS, *by_common], n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ConfigError(
-                f"unknown band {name!r}; {hint}eoray reads {', '.join(BANDS)} and their common names"
+                f"unknown band {name!r}; {hint}eoray reads {', '.join(BANDS)} and their common "
+                "names"
             )
         if band not in bands:
             bands.append(band)

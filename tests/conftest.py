@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -93,6 +94,16 @@ def _loopback_only() -> Iterator[None]:
     patch.setattr(socket, "getaddrinfo", guarded_resolve)
     yield
     patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def _own_logger() -> Iterator[None]:
+    """Put eoray's logger back, so that no test writes to the closed stream of another."""
+    logger = logging.getLogger("eoray")
+    handlers, level, propagate = logger.handlers, logger.level, logger.propagate
+    yield
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import cast
 
 import pytest
@@ -148,15 +149,20 @@ def test_unknown_executor_is_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own: sockets and files of its processes
 def test_ray_has_the_outcomes_of_inline() -> None:
+    """Rows and task are of modules that a worker can import; a text has no numerator."""
+    rows = [Outcome(f"row-{n}", "torn" if n % 5 == 4 else n) for n in range(12)]
+    task = attrgetter("receipt.numerator")
     with local_ray(2):
-        outcomes = list(run_tasks(square, ROWS, Executor("ray", 2)))
-    assert summary(outcomes) == summary(list(run_tasks(square, ROWS, Executor())))
+        outcomes = list(run_tasks(task, rows, Executor("ray", 2)))
+    assert summary(outcomes) == summary(list(run_tasks(task, rows, Executor())))
+    assert sum(o.error is not None for o in outcomes) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_address_where_no_cluster_answers_is_named() -> None:
-    with pytest.raises(ClusterError, match=r"no Ray answers at '127\.0\.0\.1:1'"), cluster_ray(
-        "127.0.0.1:1"
+    with (
+        pytest.raises(ClusterError, match=r"no Ray answers at '127\.0\.0\.1:1'"),
+        cluster_ray("127.0.0.1:1"),
     ):
         pass

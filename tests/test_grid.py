@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import lru_cache
 
@@ -318,7 +319,7 @@ def test_blocks_hold_each_tile_once_and_fit_around_it(tiles: list[Tile], edge: i
 def test_grouping_of_a_tile_does_not_depend_on_the_others(tiles: list[Tile], edge: int) -> None:
     """Two tiles share a block with others present exactly if they do alone."""
     home = {t: n for n, (_, members) in enumerate(blocks_of_tiles(tiles, edge)) for t in members}
-    for first, second in zip(tiles, tiles[1:], strict=False):
+    for first, second in itertools.pairwise(tiles):
         alone = len(list(blocks_of_tiles([first, second], edge))) == 1
         assert alone == (home[first] == home[second])
 

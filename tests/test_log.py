@@ -5,22 +5,12 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import pytest
 
-from eoray.log import LOGGER_NAME, Style, bind_context, configure_logging, get_logger
-
-
-@pytest.fixture(autouse=True)
-def _restored_logger() -> Iterator[None]:
-    logger = logging.getLogger(LOGGER_NAME)
-    before = (logger.handlers, logger.level, logger.propagate)
-    yield
-    logger.handlers, logger.propagate = before[0], before[2]
-    logger.setLevel(before[1])
+from eoray.log import Style, bind_context, configure_logging, get_logger
 
 
 class Terminal(io.StringIO):

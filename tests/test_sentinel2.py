@@ -48,7 +48,7 @@ def test_every_band_has_a_name_a_wavelength_and_a_pixel() -> None:
 
 
 @pytest.mark.parametrize("flags", [Quality, Mask])
-def test_bits_fit_a_byte_and_share_none(flags: type[Quality] | type[Mask]) -> None:
+def test_bits_fit_a_byte_and_share_none(flags: type[Quality | Mask]) -> None:
     values = [int(bit) for bit in flags]
     assert all(value.bit_count() == 1 for value in values)
     assert len(set(values)) == len(values)

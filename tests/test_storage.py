@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_interrupted_write_leaves_the_old_file_and_no_scrap(
     def interrupt(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(storage.os, "fsync", interrupt)
+    monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         storage.write_bytes(str(target), b"new")
     assert target.read_bytes() == b"old"
@@ -93,7 +94,7 @@ def test_full_disk_says_so_and_keeps_the_old_file(
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match="No space left on device; free space"):
         storage.write_bytes(str(target), b"new")
     assert target.read_bytes() == b"old"

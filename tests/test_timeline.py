@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -23,7 +24,7 @@ def test_periods_cover_every_day_of_2015_to_2040_once(code: str) -> None:
     assert [p.index for p in periods] == list(range(26 * calendar.per_year))
     assert periods[0].start == FIRST
     assert periods[-1].end == date(2041, 1, 1)
-    for period, following in zip(periods, periods[1:], strict=False):
+    for period, following in itertools.pairwise(periods):
         assert period.start < period.end == following.start
 
 
@@ -57,15 +58,15 @@ def test_leap_day_and_remainder_join_their_period() -> None:
     calendar = Calendar.parse("P10D")
     assert calendar.per_year == 36  # the five days left over join the last
     assert calendar.period(calendar.index_of(date(2015, 12, 31))).start == date(2015, 12, 17)
-    common, leap = (
-        calendar.period(calendar.index_of(date(year, 2, 28))) for year in (2019, 2020)
-    )
+    common, leap = (calendar.period(calendar.index_of(date(year, 2, 28))) for year in (2019, 2020))
     assert common.start.month == leap.start.month
     assert (leap.end - leap.start) - (common.end - common.start) == timedelta(days=1)
     assert leap.start <= date(2020, 2, 29) < leap.end
 
 
-@pytest.mark.parametrize("code", ["P5M", "P0M", "P2Y", "P4D", "P184D", "1M", "P1W", "P-1M", "", "P1M "])
+@pytest.mark.parametrize(
+    "code", ["P5M", "P0M", "P2Y", "P4D", "P184D", "1M", "P1W", "P-1M", "", "P1M "]
+)
 def test_code_that_does_not_divide_a_year_is_refused(code: str) -> None:
     with pytest.raises(ConfigError, match="take P1M, P2M"):
         Calendar.parse(code)

@@ -134,6 +134,11 @@ def _number(props: Mapping[str, Any], *names: str) -> float:
     return math.nan if value is None else float(value)
 
 
+def _less(whole: float, part: float) -> float:
+    """Subtract, with one NaN for all unknowns: tuples with the same NaN object compare equal."""
+    return math.nan if math.isnan(part) else whole - part
+
+
 def _satellite(
     props: Mapping[str, Any], take: re.Match[str] | None, product: re.Match[str] | None
 ) -> str:
@@ -217,7 +222,7 @@ def _nodata_pct(props: Mapping[str, Any]) -> float:
     statistics = props.get("statistics")
     if isinstance(statistics, Mapping) and "nodata" in statistics:
         return float(statistics["nodata"])
-    return 100.0 - _number(props, "sentinel:data_coverage", "data_coverage")
+    return _less(100.0, _number(props, "sentinel:data_coverage", "data_coverage"))
 
 
 def _refined(props: Mapping[str, Any]) -> bool | None:
@@ -229,7 +234,7 @@ def _refined(props: Mapping[str, Any]) -> bool | None:
 
 def _sun_zenith(props: Mapping[str, Any]) -> float:
     stated = _number(props, "s2:mean_solar_zenith")
-    return 90.0 - _number(props, "view:sun_elevation") if math.isnan(stated) else stated
+    return _less(90.0, _number(props, "view:sun_elevation")) if math.isnan(stated) else stated
 
 
 def _view_zenith(props: Mapping[str, Any], azimuth: float) -> float:

@@ -119,7 +119,7 @@ def _cut(part: BaseGeometry) -> list[BaseGeometry]:
     import shapely
 
     west, south, east, north = part.bounds
-    if west >= -180 and east <= 180:
+    if part.is_empty or (west >= -180 and east <= 180):
         return [part]
     pieces = []
     for turn in range(math.floor((west + 180) / 360), math.floor((east + 180) / 360) + 1):

@@ -75,7 +75,14 @@ def read_snapshot(url: str) -> tuple[list[pystac.Item], str]:
         raise CatalogError(
             f"there is no item snapshot at {url!r}; run the plan again to search and freeze items"
         ) from error
-    except (pa.ArrowException, pystac.STACError, ValueError, KeyError, TypeError) as error:
+    except (
+        pa.ArrowException,
+        pystac.STACError,
+        pystac.STACTypeError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
         raise CatalogError(
             f"{url!r} cannot be read as stac-geoparquet ({error}); delete it and run the plan "
             "again, or give another file"

@@ -26,6 +26,8 @@ _THREADS = 8
 _MAX_DEPTH = 12
 """Levels of catalogues below the root; year/month/day/granule trees have five."""
 
+_MALFORMED = (KeyError, ValueError, TypeError, AttributeError)
+
 Document = dict[str, Any]
 Interval = tuple[datetime | None, datetime | None]
 Extent = tuple[tuple["BBox", ...], Interval]
@@ -252,7 +254,7 @@ def to_item(document: Mapping[str, Any], place: str) -> pystac.Item:
         item = pystac.Item.from_dict(
             {**document, "links": links}, migrate=False, preserve_dict=False
         )
-    except (pystac.STACError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (pystac.STACError, pystac.STACTypeError, *_MALFORMED) as error:
         raise CatalogError(
             f"{document.get('id', 'a feature')!r} in {place!r} is no STAC item ({error!r}); mend "
             "or remove it"

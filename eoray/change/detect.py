@@ -198,8 +198,6 @@ def _new_output(n_pixel: int, n_band: int) -> Output:
         monitored_from=np.zeros(n_pixel, np.int32),
         monitored_to=np.zeros(n_pixel, np.int32),
         qa_flags=np.zeros(n_pixel, np.uint16),
-        step=np.zeros(n_pixel),
-        step_day=np.zeros(n_pixel),
     )
 
 

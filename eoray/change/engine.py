@@ -31,17 +31,18 @@ PULSE = int(ChangeFlag.TRANSIENT)
 
 N_COEF = 8
 """Intercept, slope, and cosine and sine of one to three cycles a year."""
-GROUP = 16
-"""Pixels gathered together, so that a cache line of the cube is read twice and not 32 times."""
+GROUP = 32
+"""Pixels gathered together: one cache line of int16, which is then read once."""
 N_SEASON = 8
 """Bins of the year in which the residual spread is kept apart."""
 YEAR = 365.25
 
 DAY, BIN, ORBIT, USED = 0, 1, 2, 3
 """Columns of ``Work.date``: days since 1970, season bin, orbit code, 1 where in the fit."""
-FLOOR, SSE, NOW, MEAN, SEASON = 0, 1, 2, 3, 4
+FLOOR, SSE, NOW, MEAN, WHOLE, SEASON = 0, 1, 2, 3, 4, 5
 """Rows of ``Work.spread``: noise floor squared, sum of squared residuals, variance expected of the
-last observation, mean standardised residual of a run; from SEASON on sums of squares by bin."""
+last observation, mean residual of a run, variance in a fit to the whole record; from SEASON on the
+sums of squares by bin."""
 
 _INNER = {
     "nogil": True,
@@ -63,7 +64,7 @@ class Rule(NamedTuple):
     ridge: np.ndarray
     level_obs: np.ndarray
     run_length: np.ndarray
-    run_limit: np.ndarray
+    limit: float
     stable_limit: float
     cos_min: float
     min_obs: int
@@ -73,6 +74,7 @@ class Rule(NamedTuple):
     gap_days: int
     pulse_days: int
     pulse_share: float
+    step_limit: float
     spike: float
     floor: float
     min_pairs: int
@@ -93,8 +95,9 @@ class Work(NamedTuple):
     spread: np.ndarray
     season_n: np.ndarray
     pick: np.ndarray
-    g: np.ndarray
-    score: np.ndarray
+    sums: np.ndarray
+    whole: np.ndarray
+    after: np.ndarray
 
 
 class Output(NamedTuple):
@@ -108,8 +111,6 @@ class Output(NamedTuple):
     monitored_from: np.ndarray
     monitored_to: np.ndarray
     qa_flags: np.ndarray
-    step: np.ndarray
-    step_day: np.ndarray
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
@@ -152,8 +153,9 @@ def detect_pixels(
         spread=np.empty((SEASON + N_SEASON, n_band)),
         season_n=np.empty(N_SEASON),
         pick=np.empty(n_time),
-        g=np.empty((1, N_COEF)),
-        score=np.zeros(n_time),
+        sums=np.empty((1, N_COEF)),
+        whole=np.empty((N_COEF, N_COEF)),
+        after=np.empty((n_time, n_band)),
     )
     for first in range(begin, end, GROUP):
         size = min(GROUP, end - first)
@@ -207,27 +209,19 @@ def _detect(w: Work, n_clear: int, rule: Rule, out: Output, i: int) -> None:
     if n_clear < rule.min_obs or w.date[n_clear - 1, DAY] - w.date[0, DAY] < rule.record_days:
         out.qa_flags[i] = INSUFFICIENT
         return
-    first = np.int64(0)
-    for k in range(n_clear):
-        w.date[k, USED] = 1
-    _fit(w, first, n_clear - 1, rule.ridge[_level(n_clear, rule.level_obs)])
+    # Typed zeros: a literal would compile everything below a second time.
+    start = np.int64(0)
+    seg = np.int64(0)
+    _fit_all(w, start, n_clear, rule)
     _noise_floor(w.resid, w.spread, w.pick, n_clear, rule.floor)
     n = _screen(w, n_clear, rule.spike)
     years = (w.date[n - 1, DAY] - w.date[0, DAY]) / YEAR
     length = rule.run_length[min(int(n / years), rule.run_length.shape[0] - 1)]
     flags = _describe(w.z, n, n_clear, rule)
-    for k in range(n):
-        w.date[k, USED] = 1
-    _fit(w, first, n - 1, rule.ridge[_level(n, rule.level_obs)])
-    split, value = _scan_step(w, n, length)
-    out.step[i] = 0
-    out.step_day[i] = w.date[split, DAY]
-    for k in range(n):
-        w.date[k, USED] = 0
-    # Typed zeros: a literal would compile everything below a second time.
-    start = np.int64(0)
-    seg = np.int64(0)
     while seg < out.date_lo.shape[1]:
+        _fit_all(w, start, n, rule)
+        _keep_whole(w, start, n)
+        limit = rule.step_limit * np.sqrt(max(n - start, 40) / 40.0)
         start, stop = _initialise(w, n, start, rule)
         if stop < 0 or stop + length >= n:
             if seg == 0:
@@ -236,13 +230,11 @@ def _detect(w: Work, n_clear: int, rule: Rule, out: Output, i: int) -> None:
         if seg == 0:
             out.monitored_from[i] = w.date[stop + 1, DAY]
         out.monitored_to[i] = w.date[n - length, DAY]
-        first, seen = _monitor(w, n, start, stop, length, rule)
+        first, seen = _monitor(w, n, start, stop, length, limit, rule)
         flags |= seen
         if first < 0:
             break
         _write_break(w, first, length, out, i, seg)
-        if seg == 0:
-            out.step[i] = w.score[first]
         if n - first < 2 * length:
             flags |= RECORD_END
         start = first
@@ -330,7 +322,9 @@ def _orbit_gain(
 
 
 @kernel
-def _noise_floor(resid: np.ndarray, spread: np.ndarray, pick: np.ndarray, n: int, least: float) -> None:
+def _noise_floor(
+    resid: np.ndarray, spread: np.ndarray, pick: np.ndarray, n: int, least: float
+) -> None:
     """Set the smallest spread to believe in, per band: robust sd of residual differences."""
     for b in range(resid.shape[1]):
         for k in range(n - 1):
@@ -397,40 +391,6 @@ def _screen(w: Work, n: int, spike: float) -> int:
 
 
 @kernel
-def _scan_step(w: Work, n: int, length: int) -> tuple[int, float]:
-    """Find the date that best splits the fitted record in two levels, and how well."""
-    n_band = w.z.shape[1]
-    q = w.g
-    for p in range(N_COEF):
-        q[0, p] = 0.0
-    for b in range(n_band):
-        w.spread[MEAN, b] = 0.0
-    best, best_value = -1, 0.0
-    zero = np.int64(0)
-    for k in range(n):
-        w.score[k] = 0.0
-    for j in range(n - 1):
-        k = n - 1 - j
-        _add_row(q, zero, _row(w.x, k), 1.0)
-        for b in range(n_band):
-            w.spread[MEAN, b] += w.resid[k, b]
-        if n - k < length or k < length:
-            continue
-        row = _row(q, zero)
-        den = float(n - k)
-        for p in range(N_COEF):
-            den -= q[0, p] * _dot(row, w.v, p)
-        value = 0.0
-        for b in range(n_band):
-            gain = w.spread[MEAN, b] * w.spread[MEAN, b] / max(den, 0.5)
-            value += gain / max(w.spread[FLOOR, b], (w.spread[SSE, b] - gain) / (n - 9))
-        w.score[k] = value
-        if value > best_value:
-            best, best_value = k, value
-    return best, best_value
-
-
-@kernel
 def _describe(z: np.ndarray, n: int, n_clear: int, rule: Rule) -> int:
     """Flags of the record as a whole: how much was rejected, and whether it is mostly water."""
     flags = 0
@@ -474,6 +434,59 @@ def _level(count: int, level_obs: np.ndarray) -> int:
         if count >= needed:
             level += 1
     return level
+
+
+@kernel
+def _fit_all(w: Work, start: int, n: int, rule: Rule) -> None:
+    """Fit one curve to everything from ``start`` on, whatever happens in it."""
+    for k in range(start, n):
+        w.date[k, USED] = 1
+    _fit(w, start, n - 1, rule.ridge[_level(n - start, rule.level_obs)])
+    for k in range(start, n):
+        w.date[k, USED] = 0
+
+
+@kernel
+def _keep_whole(w: Work, start: int, n: int) -> None:
+    """Keep what ``_step_score`` needs of the fit to the whole record: V, spread, residual sums."""
+    for p in range(N_COEF):
+        for q in range(N_COEF):
+            w.whole[p, q] = w.v[p, q]
+    freedom = _freedom(n - start, 2) - 1.0
+    for b in range(w.z.shape[1]):
+        w.spread[WHOLE, b] = w.spread[SSE, b] / freedom
+        total = 0.0
+        for back in range(n - start):
+            total += w.resid[n - 1 - back, b]
+            w.after[n - 1 - back, b] = total
+
+
+@kernel
+def _step_score(w: Work, start: int, first: int, n: int) -> float:
+    """Score one date as that from which the whole record lies on another level.
+
+    The score test of a step added to the curve: the sum of the residuals from that date on, squared
+    over its variance, with the variance of the residuals as the step would leave it, summed over
+    bands. It looks at the whole record, where a run looks at a few observations.
+
+    Source:
+        The Chow test as a check on breaks: Bullock, Woodcock and Holden 2020, Remote Sensing of
+        Environment 238, 111165.
+    """
+    zero = np.int64(0)
+    _clear(w.sums, zero)
+    for k in range(first, n):
+        _add_row(w.sums, zero, _row(w.x, k), 1.0)
+    row = _row(w.sums, zero)
+    weight = float(n - first)
+    for p in range(N_COEF):
+        weight -= w.sums[0, p] * _dot(row, w.whole, p)
+    freedom = _freedom(n - start, 2) - 1.0
+    score = 0.0
+    for b in range(w.z.shape[1]):
+        gain = w.after[first, b] * w.after[first, b] / max(weight, 0.5)
+        score += gain / max(w.spread[FLOOR, b], w.spread[WHOLE, b] - gain / freedom)
+    return score
 
 
 @inner_loop
@@ -594,7 +607,9 @@ def _is_stable(w: Work, start: int, stop: int, rule: Rule) -> bool:
 
 
 @kernel
-def _monitor(w: Work, n: int, start: int, stop: int, length: int, rule: Rule) -> tuple[int, int]:
+def _monitor(
+    w: Work, n: int, start: int, stop: int, length: int, step_limit: float, rule: Rule
+) -> tuple[int, int]:
     """Go through the observations after ``stop``; return (first of the break or -1, flags).
 
     An observation that fits updates the model. One that does not begins or lengthens a run; a run
@@ -609,7 +624,7 @@ def _monitor(w: Work, n: int, start: int, stop: int, length: int, rule: Rule) ->
     for k in range(stop + 1, n):
         _residuals(w.z, w.x, w.beta, w.resid, k)
         _expect(w.spread, w.season_n, w.date[k, BIN], _freedom(count, level))
-        if _distance(w.resid, w.spread, k) <= rule.run_limit[length]:
+        if _distance(w.resid, w.spread, k) <= rule.limit:
             if w.date[k, DAY] - w.date[last, DAY] > rule.gap_days:
                 flags |= GAP
             first = -1
@@ -628,11 +643,11 @@ def _monitor(w: Work, n: int, start: int, stop: int, length: int, rule: Rule) ->
         _run_mean(w.resid, w.spread, first, k)
         if not _has_one_direction(w.resid, w.spread, first, k, rule.cos_min):
             first += 1
-        elif not _returns(w, n, k, length, rule.pulse_days, rule.pulse_share):
-            return first, flags
-        else:
+        elif _step_score(w, start, first, n) < step_limit or _returns(w, n, k, length, rule):
             flags |= PULSE
             first = -1
+        else:
+            return first, flags
     return -1, flags
 
 
@@ -687,7 +702,7 @@ def _has_one_direction(
 
 
 @kernel
-def _returns(w: Work, n: int, last: int, length: int, days: int, share: float) -> bool:
+def _returns(w: Work, n: int, last: int, length: int, rule: Rule) -> bool:
     """Whether most of the following observations lie nearer to the model than to the run.
 
     Drought, flood and harvest leave the curve and come back; land that changed does not. With fewer
@@ -698,14 +713,14 @@ def _returns(w: Work, n: int, last: int, length: int, days: int, share: float) -
         scale += w.spread[MEAN, b] * w.spread[MEAN, b] / w.spread[NOW, b]
     seen, back = 0, 0
     for k in range(last + 1, n):
-        if w.date[k, DAY] - w.date[last, DAY] > days:
+        if w.date[k, DAY] - w.date[last, DAY] > rule.pulse_days:
             break
         _residuals(w.z, w.x, w.beta, w.resid, k)
         along = 0.0
         for b in range(w.z.shape[1]):
             along += w.resid[k, b] * w.spread[MEAN, b] / w.spread[NOW, b]
         seen += 1
-        if along < share * scale:
+        if along < rule.pulse_share * scale:
             back += 1
     return seen >= length and 2 * back > seen
 

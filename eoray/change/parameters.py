@@ -33,9 +33,8 @@ class ChangeParameters:
 
     bands: tuple[str, ...] = DEFAULT_BANDS
     """Band ids in the order of the stored magnitude."""
-    probability: float = 0.999
-    """Chance that a run of ``reference_run`` stable observations is not called anomalous at one of
-    them: the chi-square quantile of a single test at the reference density."""
+    probability: float = 0.99
+    """Chance that an observation of stable land stays below the threshold of a single test."""
     reference_run: int = 8
     """Anomalous observations in a row that make a break at ``reference_density``."""
     reference_density: float = 42.0
@@ -44,7 +43,7 @@ class ChangeParameters:
     """Shortest run, reached where clear observations are few."""
     max_run: int = 14
     """Longest run, reached where clear observations are many."""
-    run_days: int = 30
+    run_days: int = 60
     """Least days from the first to the last observation of a run: undetected cloud comes in runs."""
     min_obs: int = 12
     """Observations of the first window."""
@@ -67,7 +66,11 @@ class ChangeParameters:
     """A spike lies this many noise floors from the median of itself and its neighbours."""
     noise_floor: float = 0.003
     """Least spread believed in any band, reflectance."""
-    tail_power: float = 0.0
+    step_evidence: float = 13.0
+    """Least score per band of a step at that date in a fit to the whole record: the square of a
+    t-value, so 13 asks for a shift of 3.6 standard errors in the average band. It holds for 40
+    observations and grows with the square root of their number, since the weather of years makes
+    the scores of stable land grow as well."""
     orbit_pairs: int = 8
     """Neighbouring dates of different orbits needed to estimate an orbit's gain; 0 turns it off."""
     pair_days: int = 15
@@ -148,20 +151,15 @@ def resolve_rule(parameters: ChangeParameters) -> Rule:
     ridge[:, 1] = 0.3 * parameters.stiffness
     ridge[0, 4:] = strong
     ridge[1, 6:] = strong
-    runs = np.arange(parameters.max_run + 1)
-    # A shorter run gives each of its tests more weight: the product of the chances stays the same.
-    tail = (1.0 - parameters.probability) ** (
-        np.maximum(parameters.reference_run / np.maximum(runs, 1), 1.0) ** parameters.tail_power
-    )
-    limit = chdtri(n_band, tail)
+    limit = float(chdtri(n_band, 1.0 - parameters.probability))
     lengths = [resolve_run_length(d, parameters) for d in range(MAX_DENSITY)]
     bands = list(parameters.bands)
     return Rule(
         ridge=ridge,
         level_obs=np.array([18, 24]),
         run_length=np.array(lengths),
-        run_limit=limit,
-        stable_limit=float(chdtri(n_band, 1.0 - parameters.probability)) * n_band / 2,
+        limit=limit,
+        stable_limit=limit * n_band / 2,
         cos_min=math.cos(math.radians(parameters.direction_deg)),
         min_obs=parameters.min_obs,
         init_days=parameters.init_days,
@@ -170,6 +168,7 @@ def resolve_rule(parameters: ChangeParameters) -> Rule:
         gap_days=parameters.gap_days,
         pulse_days=parameters.pulse_days,
         pulse_share=parameters.pulse_share,
+        step_limit=parameters.step_evidence * n_band,
         spike=parameters.spike,
         floor=parameters.noise_floor,
         min_pairs=parameters.orbit_pairs,

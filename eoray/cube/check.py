@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from eoray.cube.layout import DONE_WITH_HOLES
 from eoray.cube.ledger import Ledger, TileReceipt, digest_arrays
 from eoray.cube.read import CubeReader, CubeSource, PixelWindow
 from eoray.cube.scenes import PRODUCT
@@ -80,9 +79,7 @@ def _checksum(lines: list[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _lines(
-    reader: CubeReader, product: str, problems: list[str], *, quick: bool
-) -> Iterator[str]:
+def _lines(reader: CubeReader, product: str, problems: list[str], *, quick: bool) -> Iterator[str]:
     """One line per done tile and one per used time entry; encodings and order are not in it."""
     for zone in reader.zones(product):
         ledger = reader.ledger(product, zone)

@@ -125,9 +125,7 @@ def _entry(period: Period) -> TimeEntry:
     return TimeEntry(period.key, f"{period.start.isoformat()}T00:00:00.000Z", columns)
 
 
-def _plan_row(
-    ledger: Ledger, scenes: TimeTable, tile: Tile, period: Period
-) -> CompositeRow | None:
+def _plan_row(ledger: Ledger, scenes: TimeTable, tile: Tile, period: Period) -> CompositeRow | None:
     used, digests = [], []
     for i, key in enumerate(scenes.key):
         receipt = ledger.get(tile, str(key))
@@ -176,7 +174,7 @@ class CompositeWorker:
         (tile,) = row.tiles
         px = tile_px(resolution_m)
         bands = reader.bands(PRODUCT, tile.zone, resolution_m)
-        out = {
+        out: dict[str, np.ndarray] = {
             "reflectance": np.full((len(bands), px, px), FILL, np.int16),
             "n_obs": np.zeros((px, px), np.uint8),
             "n_orbit": np.zeros((px, px), np.uint8),

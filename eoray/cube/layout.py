@@ -20,6 +20,13 @@ NEVER, DONE, DONE_WITH_HOLES, NO_SCENE = 0, 1, 2, 3
 """Values of the ledger's ``status``."""
 
 
+ZarrGroup = Any
+"""A ``zarr.Group``. zarr types each item as "array or group", which a path cannot narrow."""
+
+ZarrArray = Any
+"""A ``zarr.Array`` of format 3."""
+
+
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
     """One array of a group; its last two dims are always (y, x) of the zone."""
@@ -105,7 +112,7 @@ class TileResult:
     n_failed: int
     """Failed reads: (asset, tile) pairs that could not be read."""
     source: str
-    """One line naming what it was made from: item ids with baseline and offset rule, or a digest."""
+    """What it was made from in one line: item ids, baselines, offset rules, or a digest."""
 
 
 def tile_px(resolution_m: int) -> int:

@@ -9,17 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eoray.cube import store
-from eoray.cube.layout import NEVER, TileResult, ledger_path
+from eoray.cube.layout import NEVER, TileResult, ZarrGroup, ledger_path
 from eoray.cube.shard import is_fill
 from eoray.grid import Tile
-
-if TYPE_CHECKING:
-    import zarr
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +78,14 @@ def _one_zero_one_nan(values: np.ndarray) -> np.ndarray:
 class Ledger:
     """One product's ledger in one zone, read entry by entry."""
 
-    def __init__(self, root: zarr.Group, product: str, zone: int) -> None:
+    def __init__(self, root: ZarrGroup, product: str, zone: int) -> None:
         """Open the ledger; nothing but the entry keys and sources is read yet."""
         self.product = product
         self.zone = zone
         self.entries = store.entry_keys(root, product, zone)
         self._index = {key: i for i, key in enumerate(self.entries)}
         path = ledger_path(product, zone)
-        self._group = root[path] if path in root else None
+        self._group: ZarrGroup | None = root.get(path)
         self._cache: dict[tuple[str, int], np.ndarray] = {}
         self._sources: list[str] | None = None
 
@@ -134,7 +130,7 @@ class Ledger:
         return [r for r in (self.get(tile, entry) for tile in tiles) if r is not None]
 
 
-def write_receipts(root: zarr.Group, product: str, receipts: Iterable[TileReceipt]) -> None:
+def write_receipts(root: ZarrGroup, product: str, receipts: Iterable[TileReceipt]) -> None:
     """Enter receipts; the caller commits them together with the shards."""
     by_zone: dict[int, dict[str, list[TileReceipt]]] = {}
     for receipt in receipts:
@@ -144,7 +140,7 @@ def write_receipts(root: zarr.Group, product: str, receipts: Iterable[TileReceip
 
 
 def _write_zone(
-    root: zarr.Group, product: str, zone: int, by_entry: Mapping[str, list[TileReceipt]]
+    root: ZarrGroup, product: str, zone: int, by_entry: Mapping[str, list[TileReceipt]]
 ) -> None:
     group = root[ledger_path(product, zone)]
     index = {key: i for i, key in enumerate(store.entry_keys(root, product, zone))}
@@ -159,7 +155,7 @@ def _write_zone(
             array[index[entry]] = plane
 
 
-def _source_rows(group: zarr.Group, sources: Iterable[str]) -> dict[str, int]:
+def _source_rows(group: ZarrGroup, sources: Iterable[str]) -> dict[str, int]:
     rows = {str(text): i for i, text in enumerate(group["sources"][:])}
     new = sorted({text for text in sources if text not in rows})
     if new:

@@ -59,9 +59,8 @@ def mask_scl(scl: np.ndarray, recipe: MaskRecipe) -> np.ndarray:
     lut = np.full(256, int(Mask.OTHER), np.uint8)
     for scl_class in Scl:
         lut[scl_class] = int(_BITS.get(scl_class, Mask.OTHER))
-    for scl_class in recipe.clear:
-        lut[scl_class] = 0
-    mask = lut[scl]
+    lut[list(recipe.clear)] = 0
+    mask: np.ndarray = lut[scl]
     for classes, distance_m in (
         ((Scl.CLOUD_MEDIUM, Scl.CLOUD_HIGH), recipe.cloud_m),
         ((Scl.CLOUD_SHADOW,), recipe.shadow_m),

@@ -117,9 +117,7 @@ def _decode(dataset: xr.Dataset) -> xr.Dataset:
     return xr.decode_cf(dataset, decode_times=False, decode_coords=False)
 
 
-def _select_bands(
-    dataset: xr.Dataset, bands: Sequence[str], resolution_m: int
-) -> xr.Dataset:
+def _select_bands(dataset: xr.Dataset, bands: Sequence[str], resolution_m: int) -> xr.Dataset:
     stored = [str(b) for b in dataset.band.values]
     missing = [b for b in bands if b not in stored]
     if missing:

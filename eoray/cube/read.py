@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from eoray.cube import resample, store
-from eoray.cube.layout import group_path
+from eoray.cube.fetch import ShardReader
+from eoray.cube.layout import ZarrArray, ZarrGroup, group_path
 from eoray.cube.ledger import Ledger
 from eoray.errors import ConfigError, StoreError
 from eoray.grid import PixelWindow, Tile
 from eoray.sentinel2 import FILL, UNUSABLE, native_resolution_m
-
-if TYPE_CHECKING:
-    import zarr
 
 __all__ = ["CubeReader", "CubeSource", "PixelWindow", "TimeTable", "open_reader"]
 
@@ -81,9 +79,11 @@ class CubeReader:
         else:
             self._session = repository.readonly_session(snapshot_id=source.snapshot)
         self.snapshot: str = self._session.snapshot_id
+        self._shards = ShardReader(self._session.store)
+        self._arrays: dict[str, ZarrArray] = {}
 
     @cached_property
-    def root(self) -> zarr.Group:
+    def root(self) -> ZarrGroup:
         """The repository's root group, read only.
 
         Raises:
@@ -177,18 +177,11 @@ class CubeReader:
             Stored values, dims (time, ..., y, x), or without time where the product has none.
         """
         source = self._array(product, zone, resolution_m, array)
-        height, width = source.shape[-2:]
-        r0, r1 = max(0, window.row_off), min(height, window.row_off + window.height)
-        c0, c1 = max(0, window.col_off), min(width, window.col_off + window.width)
-        space = (slice(r0, max(r0, r1)), slice(c0, max(c0, c1)))
-        values = _take(source, index, space)
-        if values.shape[-2:] == (window.height, window.width):
-            return values
-        out = np.full((*values.shape[:-2], window.height, window.width), source.fill_value)
-        out = out.astype(values.dtype)
-        top, left = r0 - window.row_off, c0 - window.col_off
-        out[..., top : top + values.shape[-2], left : left + values.shape[-1]] = values
-        return out
+        has_time = source.metadata.dimension_names[0] == "time"
+        if not has_time:
+            return self._shards.read(source, None, window)
+        positions = range(source.shape[0]) if index is None else [int(i) for i in index]
+        return self._shards.read(source, positions, window)
 
     def read_bands(
         self,
@@ -276,9 +269,7 @@ class CubeReader:
         group = self.root[f"{product}/z{zone:02d}"]
         return sorted(int(name[:-1]) for name, _ in group.groups() if name != "ledger")
 
-    def arrays(
-        self, product: str, zone: int, resolution_m: int
-    ) -> list[tuple[str, zarr.Array]]:
+    def arrays(self, product: str, zone: int, resolution_m: int) -> list[tuple[str, ZarrArray]]:
         """Name and array of everything that has a y and an x, without the coordinates."""
         group = self.root[group_path(product, zone, resolution_m)]
         return sorted(
@@ -287,41 +278,20 @@ class CubeReader:
             if (array.metadata.dimension_names or ())[-2:] == ("y", "x")
         )
 
-    def _any_group(self, product: str, zone: int) -> zarr.Group:
+    def _any_group(self, product: str, zone: int) -> ZarrGroup:
         finest = self.resolutions(product, zone)[0]
-        group: zarr.Group = self.root[group_path(product, zone, finest)]
+        group: ZarrGroup = self.root[group_path(product, zone, finest)]
         return group
 
-    def _array(self, product: str, zone: int, resolution_m: int, array: str) -> zarr.Array:
+    def _array(self, product: str, zone: int, resolution_m: int, array: str) -> ZarrArray:
         path = f"{group_path(product, zone, resolution_m)}/{array}"
+        if path in self._arrays:
+            return self._arrays[path]
         if path not in self.root:
             raise StoreError(
                 f"{self.source.url!r} holds no array {path!r}; run the stage that makes "
                 f"{product!r}, or check the zone and resolution"
             )
-        found: zarr.Array = self.root[path]
+        found: ZarrArray = self.root[path]
+        self._arrays[path] = found
         return found
-
-
-def _take(
-    source: zarr.Array, index: Sequence[int] | np.ndarray | None, space: tuple[slice, slice]
-) -> np.ndarray:
-    """Read entries; a run of neighbours on the stored axis costs one call."""
-    if source.metadata.dimension_names[0] != "time":
-        return np.asarray(source[(Ellipsis, *space)])
-    if index is None:
-        return np.asarray(source[(slice(None), Ellipsis, *space)])
-    positions = np.asarray(index, dtype=int)
-    if len(positions) == 0:
-        return np.asarray(source[(slice(0, 0), Ellipsis, *space)])
-    order = np.argsort(positions, kind="stable")
-    ordered = positions[order]
-    cuts = np.flatnonzero(np.diff(ordered) != 1) + 1
-    parts = [
-        source[(slice(int(run[0]), int(run[-1]) + 1), Ellipsis, *space)]
-        for run in np.split(ordered, cuts)
-    ]
-    values = np.concatenate(parts)
-    if (order == np.arange(len(order))).all():
-        return values
-    return values[np.argsort(order, kind="stable")]

@@ -136,7 +136,7 @@ def _scl_spec() -> ArraySpec:
     return ArraySpec("scl", "uint8", fill=0, attrs=attrs)
 
 
-def _flags(bits: type[Quality] | type[Mask], long_name: str) -> dict[str, Any]:
+def _flags(bits: type[Quality | Mask], long_name: str) -> dict[str, Any]:
     return {
         "long_name": long_name,
         "flag_masks": [int(b) for b in bits],
@@ -169,7 +169,9 @@ def plan_scenes(
         for zone in sorted({tile.zone for tile in here}):
             used = {s for t in here if t.zone == zone for s in touching[t]}
             entries.setdefault(zone, []).append(_entry(datatake, sorted(used, key=_by_id)))
-        rows += [_row(datatake, b, group, touching) for b, group in blocks_of_tiles(here, BLOCK_EDGE)]
+        rows += [
+            _row(datatake, b, group, touching) for b, group in blocks_of_tiles(here, BLOCK_EDGE)
+        ]
     rows.sort(key=lambda row: (row.block.zone, row.scenes[0].sensing_time, row.key))
     return entries, rows
 
@@ -319,6 +321,8 @@ def _paste(
     c0, c1 = max(window.col_off, left), min(window.col_off + px, left + frame.width * factor)
     if r0 < r1 and c0 < c1:
         out[
-            ..., r0 - window.row_off : r1 - window.row_off, c0 - window.col_off : c1 - window.col_off
+            ...,
+            r0 - window.row_off : r1 - window.row_off,
+            c0 - window.col_off : c1 - window.col_off,
         ] = values[..., r0 - top : r1 - top, c0 - left : c1 - left]
     return out

@@ -19,6 +19,7 @@ from eoray.cube.layout import (
     GroupSpec,
     ProductSpec,
     TimeEntry,
+    ZarrGroup,
     group_path,
     ledger_path,
     tile_px,
@@ -29,7 +30,6 @@ from eoray.grid import TOP_M, ZONE_COLS, ZONE_ROWS
 
 if TYPE_CHECKING:
     import icechunk
-    import zarr
 
 BRANCH = "main"
 _SPLIT = 64
@@ -83,8 +83,9 @@ def repository_url(url: str) -> str:
 def _config() -> icechunk.RepositoryConfig:
     import icechunk
 
-    dims = {
-        icechunk.ManifestSplitDimCondition.DimensionName(name): _SPLIT for name in ("time", "y", "x")
+    dims: dict[Any, int] = {
+        icechunk.ManifestSplitDimCondition.DimensionName(name): _SPLIT
+        for name in ("time", "y", "x")
     }
     splitting = icechunk.ManifestSplittingConfig.from_dict(
         {icechunk.ManifestSplitCondition.AnyArray(): dims}
@@ -92,7 +93,7 @@ def _config() -> icechunk.RepositoryConfig:
     return icechunk.RepositoryConfig(manifest=icechunk.ManifestConfig(splitting=splitting))
 
 
-def create_product(root: zarr.Group, spec: ProductSpec, zone: int) -> bool:
+def create_product(root: ZarrGroup, spec: ProductSpec, zone: int) -> bool:
     """Make the arrays of a product in a zone, or check those that stand there.
 
     Returns:
@@ -122,6 +123,26 @@ def create_product(root: zarr.Group, spec: ProductSpec, zone: int) -> bool:
     return True
 
 
+def check_product(root: ZarrGroup, spec: ProductSpec, zone: int) -> bool:
+    """Tell whether a product stands in a zone, and refuse one that was made differently.
+
+    Raises:
+        StoreError: Other parameters or another layout; the first difference is named.
+    """
+    path = f"{spec.name}/z{zone:02d}"
+    if path not in root:
+        return False
+    _check_same(dict(root[path].attrs), spec, zone)
+    return True
+
+
+def read_root(repository: icechunk.Repository) -> ZarrGroup:
+    """The root group of the newest commit, read only."""
+    import zarr
+
+    return zarr.open_group(repository.readonly_session(BRANCH).store, mode="r")
+
+
 def _check_same(attrs: Mapping[str, Any], spec: ProductSpec, zone: int) -> None:
     version = attrs.get("eoray:format")
     if version != FORMAT_VERSION:
@@ -141,7 +162,7 @@ def _check_same(attrs: Mapping[str, Any], spec: ProductSpec, zone: int) -> None:
         )
 
 
-def _create_group(root: zarr.Group, spec: ProductSpec, part: GroupSpec, zone: int) -> None:
+def _create_group(root: ZarrGroup, spec: ProductSpec, part: GroupSpec, zone: int) -> None:
     path = group_path(spec.name, zone, part.resolution_m)
     group = root.create_group(path)
     group.attrs.update(_geo_attributes(zone, part.resolution_m))
@@ -152,7 +173,7 @@ def _create_group(root: zarr.Group, spec: ProductSpec, part: GroupSpec, zone: in
         _create_array(group, array, part.resolution_m, has_time=spec.has_time)
 
 
-def _create_array(group: zarr.Group, array: ArraySpec, resolution_m: int, *, has_time: bool) -> None:
+def _create_array(group: ZarrGroup, array: ArraySpec, resolution_m: int, *, has_time: bool) -> None:
     dims = (["time"] if has_time else []) + [dim for dim, _ in array.lead] + ["y", "x"]
     shape = ((0,) if has_time else ()) + array.lead_shape + zone_shape(resolution_m)
     attrs = {**array.attrs, "grid_mapping": "spatial_ref"}
@@ -167,7 +188,7 @@ def _create_array(group: zarr.Group, array: ArraySpec, resolution_m: int, *, has
     )
 
 
-def _create_space(group: zarr.Group, zone: int, resolution_m: int) -> None:
+def _create_space(group: ZarrGroup, zone: int, resolution_m: int) -> None:
     from zarr.codecs import BloscCodec
 
     n_y, n_x = zone_shape(resolution_m)
@@ -219,7 +240,7 @@ def _geo_attributes(zone: int, resolution_m: int) -> dict[str, Any]:
     }
 
 
-def _create_ledger(root: zarr.Group, product: str, zone: int) -> None:
+def _create_ledger(root: ZarrGroup, product: str, zone: int) -> None:
     group = root.create_group(ledger_path(product, zone))
     for name, dtype in LEDGER_ARRAYS.items():
         group.create_array(
@@ -235,14 +256,14 @@ def _create_ledger(root: zarr.Group, product: str, zone: int) -> None:
         _put_coord(group, name, dim, np.empty(0, dtype=object), {})
 
 
-def entry_keys(root: zarr.Group, product: str, zone: int) -> list[str]:
+def entry_keys(root: ZarrGroup, product: str, zone: int) -> list[str]:
     """Keys of the time entries, in the order of the stored axis."""
     path = f"{ledger_path(product, zone)}/entry"
     return [str(key) for key in root[path][:]] if path in root else []
 
 
 def append_entries(
-    root: zarr.Group, spec: ProductSpec, zone: int, entries: Sequence[TimeEntry]
+    root: ZarrGroup, spec: ProductSpec, zone: int, entries: Sequence[TimeEntry]
 ) -> int:
     """Lengthen the time axis by the entries that it lacks, in time order.
 
@@ -271,7 +292,7 @@ def append_entries(
 
 
 def _append_time(
-    group: zarr.Group, part: GroupSpec, entries: Sequence[TimeEntry], total: int
+    group: ZarrGroup, part: GroupSpec, entries: Sequence[TimeEntry], total: int
 ) -> None:
     for array in part.arrays:
         target = group[array.name]
@@ -295,7 +316,7 @@ def _append_time(
             group[array.name].attrs["coordinates"] = coordinates
 
 
-def _check_columns(group: zarr.Group, entries: Sequence[TimeEntry]) -> None:
+def _check_columns(group: ZarrGroup, entries: Sequence[TimeEntry]) -> None:
     """A coordinate shorter than the axis would put every later value at a wrong time."""
     names = set(entries[0].columns)
     if "time" in group:
@@ -312,7 +333,7 @@ def _check_columns(group: zarr.Group, entries: Sequence[TimeEntry]) -> None:
 
 
 def _put_coord(
-    group: zarr.Group, name: str, dim: str, values: np.ndarray, attrs: Mapping[str, Any]
+    group: ZarrGroup, name: str, dim: str, values: np.ndarray, attrs: Mapping[str, Any]
 ) -> None:
     """Store a one-dimensional coordinate in one chunk."""
     is_text = values.dtype.kind == "O"
@@ -328,7 +349,7 @@ def _put_coord(
         array[:] = values
 
 
-def extend_coord(group: zarr.Group, name: str, values: Iterable[Any]) -> None:
+def extend_coord(group: ZarrGroup, name: str, values: Iterable[Any]) -> None:
     """Append values to a one-dimensional array."""
     array = group[name]
     items = list(values)

@@ -127,7 +127,7 @@ def plan_predict(
     source: Any,
     days: tuple[str, str],
     tiles: Iterable[Tile] | None = None,
-) -> tuple[dict[int, list[TimeEntry]], list[PredictRow]]:
+) -> tuple[list[TimeEntry], list[PredictRow]]:
     """List what to map.
 
     Args:
@@ -138,8 +138,8 @@ def plan_predict(
         tiles: Tiles to map; None takes all of the product.
 
     Returns:
-        Time entries by zone (one per season), and rows in order of season, tile: one for each
-        tile in which a composite of the season holds something.
+        Time entries (one per season, the same in every zone), and rows in order of season and
+        tile: one for each tile in which a composite of the season holds something.
 
     Raises:
         ModelError: The cube's bands, composites or parameters are not the model's.
@@ -166,8 +166,7 @@ def plan_predict(
             f"product {recipe.product!r} holds no pixel from {days[0]} to {days[1]} in the tiles "
             "to map; choose a time and an aoi that the cube covers"
         )
-    zones = sorted({tile.zone for row in rows for tile in row.tiles})
-    return {zone: [_entry(season) for season in seasons] for zone in zones}, rows
+    return [_entry(season) for season in seasons], rows
 
 
 def _entry(season: Season) -> TimeEntry:

@@ -200,7 +200,7 @@ class _Place:
         return {
             name: array
             for name, array in group.arrays()
-            if tuple(array.metadata.dimension_names[-2:]) == ("y", "x")
+            if tuple(array.metadata.dimension_names or ())[-2:] == ("y", "x")
         }
 
 

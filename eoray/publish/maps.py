@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -185,7 +186,7 @@ def _entry(
 
 def _last_day(end: str) -> str:
     """Turn the exclusive end of a period into its last day."""
-    return str(np.datetime64(end, "D") - 1)
+    return (date.fromisoformat(end) - timedelta(days=1)).isoformat()
 
 
 def _legend(reader: CubeReader, product: str, zone: int) -> tuple[LegendClass, ...]:

@@ -101,9 +101,7 @@ def read_mosaic(scenes: Sequence[Scene], block: Block, options: ReadOptions) -> 
             failed.append(_failure(choice, number, band, result, core == number))
     for resolution_m, values in mosaic.reflectance.items():
         # without a band of this pixel the scene classification alone tells
-        nothing = (
-            (values == FILL).all(axis=0) if len(values) else _upsample(core < 0, resolution_m)
-        )
+        nothing = (values == FILL).all(axis=0) if len(values) else _upsample(core < 0, resolution_m)
         mosaic.quality[resolution_m][nothing] |= np.uint8(Quality.NO_DATA)
     used = sorted({choice.scenes[n].item_id for n in np.unique(core) if n >= 0})
     return Mosaic(
@@ -154,7 +152,7 @@ def _choose(scenes: Sequence[Scene], block: Block, options: ReadOptions) -> _Cho
 
 
 def _frame(scenes: Sequence[Scene], block: Block) -> PixelWindow:
-    """Part of a block that files can reach, grown to whole inner chunks; the rest is not touched."""
+    """Part of a block that files can reach, grown to whole inner chunks; the rest stays fill."""
     whole = block.window(20)
     boxes = [_file_box(scene, block.zone) for scene in scenes]
     edge = 64  # an inner chunk of 128 px of 10 m
@@ -219,7 +217,10 @@ def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOpti
     except ReadError as error:
         if options.raise_errors:
             raise
-        hole = _extent(asset, window) if own else _foreign_extent(scene, window, choice.block.zone)
+        if own:
+            hole = _extent(asset, window)
+        else:  # where the own zone sees, a foreign granule is not missed
+            hole = _foreign_extent(scene, window, choice.block.zone) & (choice.index < 0)
         core = _core(hole, options.halo_px)
         number = choice.scenes.index(scene)
         choice.failed.append(_failure(choice, number, "SCL", error, core))
@@ -252,7 +253,8 @@ def _foreign_extent(scene: Scene, window: PixelWindow, zone: int) -> np.ndarray:
     """True inside the SCL of a scene of another CRS, dims (y, x) of a 20 m window."""
     asset = scene.asset("SCL")
     to_zone = _file_to_zone(scene, zone)
-    x, y = to_zone.transform(*np.meshgrid(*_centres(window)), direction="INVERSE")
+    zone_x, zone_y = np.meshgrid(*_centres(window))
+    x, y = to_zone.transform(zone_x, zone_y, direction="INVERSE")
     a, _, c, _, e, f = asset.transform
     height, width = asset.shape
     return np.asarray((x > c) & (x < c + a * width) & (y < f) & (y > f + e * height))
@@ -433,4 +435,3 @@ def _upsample(values: np.ndarray, resolution_m: int) -> np.ndarray:
 def _bounding_box(where: np.ndarray) -> tuple[slice, slice]:
     rows, cols = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
-

@@ -79,6 +79,8 @@ class Driver:
     executor: Executor
     wave: Wave = field(default_factory=Wave)
     progress: Progress | None = None
+    _base: str = ""
+    """Newest commit when the stage began."""
 
     def run(self, plan: StagePlan) -> StageReport:
         """Run a stage to its end.
@@ -93,6 +95,7 @@ class Driver:
         """
         begun = time.monotonic()
         report = StageReport(plan.name, plan.spec.name)
+        self._base = self.repository.lookup_branch(store.BRANCH)
         self._prepare(plan)
         todo = self._todo(plan, report)
         try:
@@ -152,8 +155,10 @@ class Driver:
                     self.progress(plan.name, report.tasks + report.skipped, len(plan.rows))
                 n_shards = sum(receipt.n_shards for receipt in pending)
                 if n_shards >= self.wave.shards or time.monotonic() - last >= self.wave.seconds:
-                    self._commit_wave(plan, pending, report)
-                    pending, last = [], time.monotonic()
+                    # taken out first: a commit that was refused is not tried again on a new tip
+                    wave, pending = pending, []
+                    self._commit_wave(plan, wave, report)
+                    last = time.monotonic()
         finally:
             # an interrupt or a failed task must not cost what is finished
             outcomes.close()  # type: ignore[attr-defined]
@@ -188,12 +193,7 @@ class Driver:
     def _commit(self, session: icechunk.Session, message: str) -> None:
         import icechunk
 
-        epoch = self._newest_epoch()
-        if epoch > self.holder.epoch:
-            raise ConflictError(
-                f"another run took this store over (epoch {epoch}, ours is {self.holder.epoch}); "
-                "this run stops, its last commit stands: run it again when the other has ended"
-            )
+        self._check_alone()
         metadata = {"eoray.epoch": self.holder.epoch, "eoray.run": self.holder.run}
         try:
             session.commit(message, metadata=metadata)
@@ -209,21 +209,23 @@ class Driver:
                 "or mend the storage and run again: the last commit stands"
             ) from error
 
-    def _newest_epoch(self) -> int:
+    def _check_alone(self) -> None:
+        """Refuse to build upon a commit that another run made since this stage began."""
         newest = next(iter(self.repository.ancestry(branch=store.BRANCH)))
-        return int(newest.metadata.get("eoray.epoch", 0))
+        epoch, ours = int(newest.metadata.get("eoray.epoch", 0)), self.holder.epoch
+        if epoch > ours or (epoch < ours and newest.id != self._base):
+            raise ConflictError(
+                f"another run commits to this store (epoch {epoch}, ours is {ours}); this run "
+                "stops, its last commit stands: run it again when the other has ended"
+            )
 
     def _read_root(self) -> Any:
-        import zarr
-
-        return zarr.open_group(self.repository.readonly_session(store.BRANCH).store, mode="r")
+        return store.read_root(self.repository)
 
     def _failed_reads(self, plan: StagePlan) -> int:
         root = self._read_root()
         ledgers = {zone: Ledger(root, plan.spec.name, zone) for zone in plan.entries}
-        found = (
-            ledgers[tile.zone].get(tile, row.entry) for row in plan.rows for tile in row.tiles
-        )
+        found = (ledgers[tile.zone].get(tile, row.entry) for row in plan.rows for tile in row.tiles)
         return sum(receipt.n_failed for receipt in found if receipt is not None)
 
 

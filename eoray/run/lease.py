@@ -13,8 +13,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
 from eoray import storage
@@ -27,6 +27,9 @@ LEASE_S = 120.0
 """An object lease that was not renewed for this long is free."""
 
 _RENEW_S = 30.0
+
+_RECORD_BYTES = 1024
+"""Length of the local record, padded, so that a new one covers the old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def _hold_folder(url: str, run: str) -> Iterator[Holder]:
     folder = storage.local_path(storage.join(url, "_eoray"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lease.lock").open("a+")
+        file = os.fdopen(os.open(folder / "lease.lock", os.O_RDWR | os.O_CREAT, 0o644), "r+")
     except OSError as error:
         raise StoreError(
             f"store {url!r} cannot be written ({error.strerror}); choose another folder or its "
@@ -84,8 +87,8 @@ def _hold_folder(url: str, run: str) -> Iterator[Holder]:
         previous = _read_holder(file)
         holder = Holder(run, socket.gethostname(), os.getpid(), _epoch_after(previous))
         file.seek(0)
-        file.truncate()
-        json.dump(asdict(holder), file)
+        # one write over the old record: a kill between truncation and text would lose the epoch
+        file.write(json.dumps(asdict(holder)).ljust(_RECORD_BYTES))
         file.flush()
         yield holder
 
@@ -140,22 +143,34 @@ class _ObjectLease:
         )
         try:
             self._put(holder, tag)
-        except Exception as error:  # obstore's precondition errors differ by store
+        except _taken_errors() as error:
             other, _ = self._read()
             raise ConflictError(_held_by(url, other)) from error
         return holder
 
     def keep(self, stop: threading.Event) -> None:
         """Renew until stopped; a lost lease shows in the next commit's epoch check."""
+        from obstore.exceptions import BaseError
+
         while not stop.wait(_RENEW_S):
-            if self._holder is not None:
-                renewed = Holder(**{**asdict(self._holder), "expires": self._now() + LEASE_S})
-                self._put(renewed, self._tag)
+            try:
+                self._expire_at(self._now() + LEASE_S)
+            except _taken_errors():
+                return
+            except (BaseError, OSError):  # away for a moment: three more renewals fit in a lease
+                continue
 
     def release(self) -> None:
         """Let the lease expire now, keeping its epoch."""
+        from obstore.exceptions import BaseError
+
+        # taken over meanwhile, or out of reach: then it expires by itself
+        with suppress(BaseError, OSError):
+            self._expire_at(1.0)
+
+    def _expire_at(self, instant: float) -> None:
         if self._holder is not None:
-            self._put(Holder(**{**asdict(self._holder), "expires": 1.0}), self._tag)
+            self._put(replace(self._holder, expires=instant), self._tag)
 
     def _read(self) -> tuple[Holder | None, str | None]:
         try:
@@ -168,3 +183,10 @@ class _ObjectLease:
         mode: Any = "create" if tag is None else {"e_tag": tag}
         result = self._store.put(self._NAME, json.dumps(asdict(holder)).encode(), mode=mode)
         self._tag, self._holder = result["e_tag"], holder
+
+
+def _taken_errors() -> tuple[type[BaseException], ...]:
+    """What a conditional put raises when somebody else was first; it differs by store."""
+    from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+    return (AlreadyExistsError, PreconditionError)

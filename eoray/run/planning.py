@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eoray import storage
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from eoray.catalog.scene import Resolution, Scene
     from eoray.config import RunConfig
     from eoray.cube.layout import TimeEntry
+    from eoray.run.session import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,11 @@ class CubePlan:
         return self.resolution.scenes
 
 
-def plan_cube(config: RunConfig, folder: Path, snapshot_url: str, *, freeze: bool) -> CubePlan:
+def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
     """Plan the cube stage.
 
     Args:
-        config: The run file.
-        folder: Where its relative paths start.
-        snapshot_url: Where the items of this run are frozen; read if it is there.
+        run: The run file and its folder. Frozen items of an earlier attempt are read if there.
         freeze: Write the snapshot after a search, so that later attempts never search again.
 
     Raises:
@@ -60,18 +58,20 @@ def plan_cube(config: RunConfig, folder: Path, snapshot_url: str, *, freeze: boo
     """
     from eoray.catalog.lineage import describe_lineage
     from eoray.catalog.scene import resolve_scenes
-    from eoray.catalog.snapshot import write_snapshot
+    from eoray.catalog.snapshot import hash_items, write_snapshot
 
-    aoi = resolve_aoi(config.aoi, folder)
+    config, snapshot_url = run.config, run.paths.snapshot
+    aoi = resolve_aoi(config.aoi, run.folder)
     days = DateRange.parse(config.time)
     bands = resolve_bands(config.cube.bands)
-    items, known_hash = _items(config, folder, aoi, days, snapshot_url)
+    items, known_hash = _items(run, aoi, days)
     resolution = resolve_scenes(
         items,
         provider=config.source.provider,
         lineage=_lineage(config),
         bands=bands,
         offset=config.source.offset,
+        errors="record",
     )
     check_grids(resolution.scenes, bands, warp=config.cube.warp)
     entries, rows = plan_scenes(resolution.scenes, aoi.tiles)
@@ -80,12 +80,15 @@ def plan_cube(config: RunConfig, folder: Path, snapshot_url: str, *, freeze: boo
             f"none of the {len(resolution.scenes)} scenes touches a tile of the aoi; check aoi "
             "and source.collection"
         )
-    items_hash = write_snapshot(items, snapshot_url) if freeze and not known_hash else known_hash
+    items_hash = known_hash or hash_items(items)
+    if freeze and not known_hash:
+        write_snapshot(items, snapshot_url)
+    start, end = days.bounds
     return CubePlan(
         aoi=aoi,
         items_hash=items_hash,
         resolution=resolution,
-        lineage=describe_lineage(resolution.scenes),
+        lineage=describe_lineage(resolution.scenes, start=start, end=end),
         recipe=cube_recipe(config, bands),
         entries=entries,
         rows=rows,
@@ -124,30 +127,22 @@ def _lineage(config: RunConfig) -> Any:
     return Lineage(baseline_min=lineage.baseline_min, mixed=lineage.mixed)
 
 
-def _items(
-    config: RunConfig, folder: Path, aoi: Aoi, days: DateRange, snapshot_url: str
-) -> tuple[list[pystac.Item], str]:
+def _items(run: Run, aoi: Aoi, days: DateRange) -> tuple[list[pystac.Item], str]:
     """Frozen items and their hash, or a fresh search and no hash yet."""
     from eoray.catalog.search import search_items
     from eoray.catalog.snapshot import read_snapshot
 
-    if storage.exists(snapshot_url):
-        return read_snapshot(snapshot_url)
+    source = run.config.source
+    if storage.exists(run.paths.snapshot):
+        return read_snapshot(run.paths.snapshot)
     start, end = days.bounds
     items = search_items(
-        resolve_catalog(config.source.catalog, folder),
-        collection=config.source.collection,
+        run.resolve(source.catalog),
         aoi=aoi.geometry,
         start=start,
         end=end,
-        max_cloud_pct=config.source.max_cloud_pct,
-        query=config.source.query,
+        collection=source.collection,
+        max_cloud_pct=source.max_cloud_pct,
+        query=source.query,
     )
     return items, ""
-
-
-def resolve_catalog(catalog: str, folder: Path) -> str:
-    """A relative path starts at the run file's folder; URLs pass."""
-    if "://" in catalog or Path(catalog).is_absolute():
-        return catalog
-    return str(folder / catalog)

@@ -43,10 +43,10 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
 
 
 def run_from_text(text: str, folder: Path) -> Run:
-    """Read a resolved run file from text."""
+    """Read a resolved run file from text; relative paths start at ``folder``."""
     from eoray.config import parse_config
 
-    return Run(parse_config(text), folder)
+    return Run(parse_config(text, folder), folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,15 @@ class Run:
         """Where the run keeps things."""
         from eoray.config import config_key
 
-        target = self.config.store
-        if storage.is_local(target):
-            path = storage.local_path(target)
-            target = str(path if path.is_absolute() else self.folder / path)
-        return RunPaths(target, self.config.name, config_key(self.config))
+        return RunPaths(
+            self.resolve(self.config.store), self.config.name, config_key(self.config)
+        )
+
+    def resolve(self, path: str) -> str:
+        """A path of the run file as an absolute one; URLs pass."""
+        from eoray.config import resolve_path
+
+        return resolve_path(path, self.folder)
 
     def plan(self, stages: Sequence[str] | None = None) -> PlanReport:
         """Say what the run would do, without reading a pixel or writing anything.
@@ -78,7 +82,8 @@ class Run:
         """
         chosen = self.resolve_stages(stages)
         cube = self.plan_cube(freeze=False)
-        cpus = self.config.run.workers_or(os.cpu_count() or 1)
+        workers = self.config.run.workers
+        cpus = workers if isinstance(workers, int) else os.cpu_count() or 1
         requests, size, minutes = estimate_reads(cube.rows, cube.recipe.bands, cpus)
         return PlanReport(
             scenes=len(scenes_of(cube.rows)),
@@ -107,7 +112,7 @@ class Run:
         """Resolve the scenes and tasks of the cube stage."""
         from eoray.run.planning import plan_cube
 
-        return plan_cube(self.config, self.folder, self.paths.snapshot, freeze=freeze)
+        return plan_cube(self, freeze=freeze)
 
     def resolve_stages(self, stages: Sequence[str] | None) -> tuple[str, ...]:
         """Stages to run, in order.
@@ -119,7 +124,7 @@ class Run:
 
         own = self.config.stages()
         if stages is None:
-            return tuple(s for s in STAGES if s in own)
+            return tuple(s for s in STAGES if s in (*own, "report"))
         unknown = [s for s in stages if s not in STAGES]
         if unknown:
             raise ConfigError(f"stage {unknown[0]!r} is unknown; stages are {', '.join(STAGES)}")
@@ -158,14 +163,16 @@ class Run:
         executor: str | None,
         progress: Progress | None,
     ) -> RunReport:
-        from eoray.run.stages import RUNNERS, StageContext
+        from eoray.run.checks import check_stages
+        from eoray.run.runners import RUNNERS
+        from eoray.run.stages import StageContext
 
         begun = time.monotonic()
         paths = self.paths
         report = RunReport(paths.name, paths.key)
         with hold_store(paths.store, paths.key) as holder:
-            context = StageContext(self, paths)
-            context.check(stages)
+            context = StageContext(self, paths, stages)
+            check_stages(context, stages)
             pool = self._executor(context, executor, address)
             self._write_run_file(paths)
             with self._ray(pool, address):
@@ -226,14 +233,11 @@ class Run:
 
     def _local_paths(self) -> dict[str, str]:
         """Everything local that the run file names, to be checked on the cluster."""
-        paths = {"run file folder": str(self.folder)}
+        from eoray.config import local_paths
+
         if storage.is_local(self.paths.store):
             Path(self.paths.store).mkdir(parents=True, exist_ok=True)
-            paths["store"] = self.paths.store
-        catalog = self.config.source.catalog
-        if "://" not in catalog:
-            paths["source.catalog"] = str(self.folder / catalog)
-        return paths
+        return {"run file folder": str(self.folder), **local_paths(self.config, self.folder)}
 
 
 def with_config(run: Run, **updates: Any) -> Run:

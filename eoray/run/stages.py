@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from eoray.cube.read import CubeReader, CubeSource
 from eoray.errors import StoreError
+from eoray.execute import Executor
+from eoray.grid import Tile
+from eoray.run.aoi import resolve_aoi
 from eoray.run.driver import Driver, StagePlan, StageReport
 
 if TYPE_CHECKING:
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from eoray.run.session import Run
 
 STAGES = ("cube", "fit", "predict", "change", "assess", "publish", "report")
-"""Stages in the order in which they run."""
+"""Stages in the order in which they run; the report ends every run."""
 
 
 @dataclass(slots=True)
@@ -26,6 +29,8 @@ class StageContext:
 
     run: Run
     paths: RunPaths
+    stages: Sequence[str] = STAGES
+    """Those of this execution."""
     driver: Driver | None = None
     _cube: CubePlan | None = field(default=None, repr=False)
 
@@ -50,23 +55,34 @@ class StageContext:
         """A reader of the newest commit."""
         return CubeReader(CubeSource(self.paths.repository))
 
-    def check(self, stages: Sequence[str]) -> None:
-        """Find what would stop a stage later, before anything is written."""
-        if "cube" in stages:
-            _ = self.cube
-        for stage in stages:
-            if stage in CHECKS:
-                CHECKS[stage](self, stages)
-
     def n_tasks(self) -> int:
         """Tasks of the largest stage, as far as the plan knows."""
         return len(self._cube.rows) if self._cube is not None else 1
 
-    def run_stage(self, plan: StagePlan) -> StageReport:
-        """Hand a plan to the driver."""
+    @property
+    def executor(self) -> Executor:
+        """Where tasks run."""
+        return self.held.executor
+
+    @property
+    def held(self) -> Driver:
+        """The driver that holds the store.
+
+        Raises:
+            StoreError: The stage was called without one.
+        """
         if self.driver is None:
             raise StoreError("no driver holds the store; call Run.execute, not a stage alone")
-        return self.driver.run(plan)
+        return self.driver
+
+    def run_stage(self, plan: StagePlan) -> StageReport:
+        """Hand a plan to the driver."""
+        return self.held.run(plan)
+
+    def aoi_tiles(self, product: str) -> list[Tile]:
+        """Tiles of the run's place that a product holds."""
+        place = resolve_aoi(self.config.aoi, self.run.folder)
+        return sorted(set(place.tiles) & set(self.reader().tiles(product)))
 
 
 def run_cube(context: StageContext) -> dict[str, Any]:
@@ -75,13 +91,14 @@ def run_cube(context: StageContext) -> dict[str, Any]:
 
     plan = context.cube
     settings = context.config
-    raise_errors = (settings.cube.errors or settings.run.errors) == "raise"
+    _record_plan(context, plan)
+    raise_errors = settings.cube.errors == "raise"
     worker = SceneWorker(plan.recipe, raise_errors=raise_errors, retries=settings.run.retries)
     report = context.run_stage(
         StagePlan("cube", scene_product(plan.recipe), plan.entries, plan.rows, worker)
     )
     _check_failed_share(context, report)
-    outcome = _outcome(report, context.paths.repository)
+    outcome = outcome_of(report, context.paths.repository)
     composite = _run_composites(context)
     if composite is not None:
         outcome["tasks"] += composite.tasks
@@ -90,7 +107,28 @@ def run_cube(context: StageContext) -> dict[str, Any]:
     return outcome
 
 
-def _outcome(report: StageReport, *outputs: str) -> dict[str, Any]:
+def _record_plan(context: StageContext, plan: CubePlan) -> None:
+    """Leave what the report says about the input."""
+    from eoray.run.estimate import estimate_reads, scenes_of
+    from eoray.run.record import merge_record
+
+    _, size, _ = estimate_reads(plan.rows, plan.recipe.bands, 1)
+    merge_record(
+        context.paths,
+        plan={
+            "scenes": len(scenes_of(plan.rows)),
+            "bytes": size,
+            "items_hash": plan.items_hash,
+            "lineage": plan.lineage.to_dict(),
+            "skipped": [
+                {"item": one.item_id, "reason": one.reason} for one in plan.resolution.skipped
+            ],
+        },
+    )
+
+
+def outcome_of(report: StageReport, *outputs: str) -> dict[str, Any]:
+    """What a stage leaves in the record: outputs, counts, seconds."""
     return {
         "outputs": list(outputs),
         "product": report.product,
@@ -136,8 +174,3 @@ def composite_recipe(config: RunConfig) -> Any:
     if composite.method == "none":
         return None
     return CompositeRecipe(composite.method, composite.period, composite.min_obs)
-
-
-CHECKS: dict[str, Callable[[StageContext, Sequence[str]], None]] = {}
-
-RUNNERS: dict[str, Callable[[StageContext], dict[str, Any]]] = {"cube": run_cube}

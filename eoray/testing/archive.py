@@ -92,6 +92,8 @@ def write_archive(
             f"a helper process failed while drawing the archive in {str(folder)!r}: "
             f"{next(filter(None, failures))}; run it again: finished items are kept"
         )
+    for leftover in folder.rglob(".*.part"):  # of a process that was killed
+        leftover.unlink(missing_ok=True)
     write_catalog(folder, studio.jobs, "eoray synthetic archive")
     write_json(folder / _MARKER, stamp | studio.describe())
     (folder / _BUILDING).unlink()

@@ -29,7 +29,7 @@ PAD = 8
 # The two granules of zone 32 overlap by 1 km around this northing, which lies where real
 # granules 32UQU and 32UQV overlap, in the middle of a row of world tiles.
 _MIDDLE_Y, _OVERLAP_M = 5_390_880, 1_000
-_EAST_EDGE_X = 721_940
+_BORDER_X, _BEYOND_M = 720_880, 1_060
 _NEIGHBOUR_X, _NEIGHBOUR_Y = 278_580, 5_390_460
 _SOUTH_X, _SOUTH_Y = 716_820, 8_955_020
 _BORDER_LON = 12.0
@@ -87,7 +87,7 @@ def list_granules(options: ArchiveOptions) -> tuple[Granule, ...]:
     size = options.size_px
     edge = size * 10
     half = edge // 2 // 20 * 20
-    west = _EAST_EDGE_X - edge
+    west = east_edge_m(options) - edge
     granules = [
         Granule("32UQU", 32632, west, _MIDDLE_Y + _OVERLAP_M // 2, size, "north"),
         Granule("32UQV", 32632, west, _MIDDLE_Y - _OVERLAP_M // 2 + edge, size, "north"),
@@ -98,6 +98,11 @@ def list_granules(options: ArchiveOptions) -> tuple[Granule, ...]:
     if options.southern:
         granules.append(Granule("32LQQ", 32732, _SOUTH_X, _SOUTH_Y, size, "south"))
     return tuple(granules)
+
+
+def east_edge_m(options: ArchiveOptions) -> int:
+    """Eastern edge of the pair of zone 32 in metres: somewhat beyond 12 degrees east."""
+    return _BORDER_X + min(_BEYOND_M, options.size_px * 10 // 4 // 20 * 20)
 
 
 def ground_frame(granules: tuple[Granule, ...], site: str) -> Frame:

@@ -44,7 +44,7 @@ class ArchiveOptions:
     """Internal tile of the COGs."""
     change: bool = True
     """Let the ground change. Without, the same archive with no change at all."""
-    change_share: float = 0.02
+    change_share: float = 0.015
     """Share of the land that changes over all years, at most 0.03."""
     mixed_pixels: bool = True
     """Mix what lies in a pixel and blur by the sensor's point spread; else centres only."""

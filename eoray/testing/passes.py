@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eoray.testing.frame import Granule
+from eoray.testing.frame import Granule, east_edge_m
 from eoray.testing.noise import generator
 from eoray.testing.options import ArchiveOptions
 
@@ -66,6 +66,8 @@ class Pass:
     lat: float
     """Of the site, for the sun."""
     lon: float
+    edge_x: float | None = None
+    """Easting of the swath's eastern edge in zone 32, metres; none where it sees everything."""
 
     @property
     def day(self) -> date:
@@ -183,7 +185,11 @@ def _same_day(taken: Pass) -> Pass:
     start = taken.start - timedelta(minutes=41, seconds=7)
     orbit = _absolute_orbit(other, start, _EXTRA_ORBIT)
     return replace(
-        taken, satellite=other, start=start, relative_orbit=_EXTRA_ORBIT, absolute_orbit=orbit
+        taken,
+        satellite=other,
+        start=start,
+        relative_orbit=_EXTRA_ORBIT,
+        absolute_orbit=orbit,
     )
 
 
@@ -265,6 +271,7 @@ def _draw_pass(
         shift_px=_draw_shift(options, rng, start.date(), orbit),
         lat=lat,
         lon=lon,
+        edge_x=east_edge_m(options) - 62.0 if orbit == _NORTH_ORBITS[1] else None,
     )
 
 
@@ -309,8 +316,8 @@ def sun_angles(when: datetime, lat: float, lon: float) -> tuple[float, float]:
     return (math.degrees(west) + 180) % 360, math.degrees(math.asin(sine))
 
 
-EDGE_X, EDGE_Y, EDGE_SLOPE = 720_700.0, 5_386_260.0, 0.23
-"""Eastern edge of the swath of orbit 065 in metres of zone 32: x at y, and its lean."""
+_EDGE_Y, _EDGE_SLOPE = 5_391_380.0, 0.23
+"""Northing where ``Pass.edge_x`` is given, top of the southern granule, and the edge's lean."""
 
 
 def is_inside_swath(taken: Pass, x: np.ndarray, y: np.ndarray, reach_m: float = 0.0) -> np.ndarray:
@@ -325,9 +332,9 @@ def is_inside_swath(taken: Pass, x: np.ndarray, y: np.ndarray, reach_m: float = 
     Returns:
         Broadcast shape of x and y, bool.
     """
-    if taken.relative_orbit != _NORTH_ORBITS[1]:
+    if taken.edge_x is None:
         return np.ones(np.broadcast_shapes(np.shape(x), np.shape(y)), bool)
-    return np.asarray(x < EDGE_X + reach_m + EDGE_SLOPE * (y - EDGE_Y))
+    return np.asarray(x < taken.edge_x + reach_m + _EDGE_SLOPE * (y - _EDGE_Y))
 
 
 def is_inside_cut(cut: str, rows: np.ndarray, n_rows: int) -> np.ndarray:
@@ -362,10 +369,10 @@ def outline(job: Job) -> BaseGeometry:
     top = y_max if job.cut != "lower" else y_max - math.ceil(edge * 0.53)
     bottom = y_min if job.cut != "upper" else y_max - math.floor(edge * 0.57)
     box = shapely.box(x_min, bottom, x_max, top)
-    if job.taken.relative_orbit != _NORTH_ORBITS[1]:
+    if job.taken.edge_x is None:
         return box
     y = np.array([y_max + 2000.0, y_min - 2000.0])
-    x = EDGE_X + EDGE_SLOPE * (y - EDGE_Y)
+    x = job.taken.edge_x + _EDGE_SLOPE * (y - _EDGE_Y)
     if job.granule.epsg == 32633:
         from pyproj import Transformer
 

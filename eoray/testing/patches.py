@@ -15,12 +15,9 @@ CELLS_PER_PIXEL = 16
 SIZE_PX = (1.0, 500.0)
 """Wanted sizes of a patch in pixels of 10 m, drawn evenly over their logarithm."""
 
-_ELIGIBLE = {
-    1: (Material.SPRUCE, Material.PINE, Material.BEECH, Material.OAK, Material.YOUNG),
-    2: (Material.CROP, Material.MEADOW, Material.HAY, Material.PASTURE),
-    3: (Material.SPRUCE, Material.PINE, Material.BEECH, Material.OAK, Material.HAY, Material.YOUNG),
-    4: (Material.SPRUCE, Material.PINE, Material.BEECH, Material.OAK),
-}
+_TREES = (Material.SPRUCE, Material.PINE, Material.BEECH, Material.OAK, Material.YOUNG)
+_FIELDS = (Material.CROP, Material.MEADOW, Material.HAY, Material.PASTURE)
+_ELIGIBLE = {1: _TREES, 2: _FIELDS, 3: _TREES, 4: _TREES[:4]}
 """Where each kind may happen (clear-cut, building, fire, decline)."""
 
 _CLASS_AFTER = {1: 5, 2: 6, 3: 7, 4: 0}

@@ -70,7 +70,8 @@ class Site:
             table = self.signals.reflectance(taken.day) * self._directional(taken)
             sky = draw_sky(taken, sky_frame(self.ground), self.options)
             self._last = (taken.key, table.astype(np.float32), sky)
-        return self._last[1:]
+        _, table, sky = self._last
+        return table, sky
 
     def _directional(self, taken: Pass) -> np.ndarray:
         """Factor of each segment and band: forward and back scatter, more under a low sun."""
@@ -269,7 +270,7 @@ class Renderer:
         value *= np.float32(10_000)
         value += np.float32(1000.5 if job.has_offset else 0.5)
         np.clip(value, 1, DN_SATURATED - 1, out=value)
-        return value.astype(np.uint16)
+        return np.asarray(value, np.uint16)
 
     def _saturated(self, taken: Pass, cloud: np.ndarray) -> np.ndarray | None:
         """Pixels of 10 m that overflow: glinting roofs on some days, the thickest cloud."""

@@ -89,10 +89,8 @@ TEXTURE = np.array(
 ) / np.float32(100)
 """Contrast of the 10 m texture of each material, as a share of reflectance."""
 
-CANOPY = np.array([0, 0, 0, 0.75, 0.65, 0.45, 0.45, 0.4] + [0] * 12, np.float32)
-"""Share of snow on the ground that each material hides."""
-
-_DAYS_OF_YEAR = 365.25
+CANOPY = np.array([1, 1, 1, 0.9, 0.85, 0.65, 0.65, 0.5] + [0] * 12, np.float32)
+"""Share of snow on the ground that each material hides; open water melts it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,8 @@ from eoray.train.metrics import bootstrap_accuracy, count_confusion, nearest_mea
 from eoray.train.plan import EVALUATION_HALO_PX, FitPlan
 from eoray.train.resume import load_checkpoint, save_checkpoint
 
-type Progress = Callable[[dict[str, Any]], None]
+type Progress = Callable[[int, int, float, float], None]
+"""Called with steps done, steps in all, loss, chips per second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def train(
         statistics: Of the training labels.
         checkpoints: Folder of this plan's checkpoints.
         team: This worker's place among the workers.
-        progress: Called with step, steps, loss and rate (chips per second).
+        progress: Called every ten steps by the first worker.
 
     Returns:
         The model in evaluation mode, and its scores on the validation labels.
@@ -112,7 +113,7 @@ def train(
             done = step + 1
             if progress and team.rank == 0 and (done % 10 == 0 or done == o.steps):
                 rate = (done - start) * o.batch_size / (time.perf_counter() - began)
-                progress({"step": done, "steps": o.steps, "loss": loss.item(), "rate": rate})
+                progress(done, o.steps, loss.item(), rate)
             if done % o.checkpoint_every == 0 and done < o.steps:
                 if team.rank == 0:
                     save_checkpoint(checkpoints, done, _state(model, optimiser, schedule))

@@ -63,7 +63,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(found[-1], map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise StoreError(
-            f"checkpoint {str(found[-1])!r} cannot be read: {error}; delete it, fit then goes on "
-            "from the one before"
+            f"checkpoint {str(found[-1])!r} cannot be read ({type(error).__name__}); delete it, "
+            "fit then goes on from the one before"
         ) from error
     return state

@@ -56,7 +56,7 @@ def fit(
         out: Folder of the model; checkpoints lie below it. All workers must see it.
         workers: Training processes; more than one needs ``executor="ray"``.
         executor: ``inline`` (this process) or ``ray`` (Ray must be started).
-        progress: Called with step, steps, loss and rate (chips per second); inline only.
+        progress: Called with steps done, steps in all, loss, chips per second; inline only.
         use_gpu: Train on GPUs, one per worker.
 
     Returns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +68,7 @@ def make_document(
         "s2:processing_baseline": baseline,
         "s2:product_uri": f"{product}.SAFE",
         "s2:datatake_id": f"G{satellite}_{start}_037776_N{baseline}",
-        "s2:datastrip_id": f"{satellite}_OPER_MSI_L2A_DS_2BPS_{generated}_S{strip or start}_N{baseline}",
+        "s2:datastrip_id": f"{satellite}_OPER_DS_2BPS_{generated}_S{strip or start}_N{baseline}",
     }
     if nodata_pct is not None:
         properties["s2:nodata_pixel_percentage"] = nodata_pct
@@ -118,6 +119,7 @@ def make() -> Make:
 def load(shared_data: Path) -> Load:
     """Load the items of a file below ``stac/`` or ``sentinel2/``."""
 
+    @functools.cache
     def read(name: str) -> list[pystac.Item]:
         path = shared_data / name
         if path.suffix == ".parquet":

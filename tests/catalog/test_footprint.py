@@ -54,10 +54,10 @@ def test_a_bow_tie_is_mended() -> None:
 
 
 def test_an_item_without_place_is_refused() -> None:
-    with pytest.raises(CatalogError, match="item x has neither geometry nor bbox"):
+    with pytest.raises(CatalogError, match=r"item x has neither geometry nor bbox"):
         item_footprint({"geometry": None, "bbox": None}, "x")
 
 
 def test_an_unreadable_geometry_is_named() -> None:
-    with pytest.raises(CatalogError, match="geometry of item x cannot be read"):
+    with pytest.raises(CatalogError, match=r"geometry of item x cannot be read"):
         item_footprint({"geometry": {"type": "Sphere", "coordinates": [1, 2]}}, "x")

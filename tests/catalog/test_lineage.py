@@ -110,7 +110,7 @@ def test_the_expected_cadence_knows_the_satellites_in_service(
 
 def test_a_full_record_lacks_nothing_and_half_of_one_lacks_half(scene: Resolve) -> None:
     first = datetime(2019, 1, 1, 10, 30, 31, tzinfo=UTC)
-    period = {"start": first, "end": first + timedelta(days=100)}
+    period: dict[str, Any] = {"start": first, "end": first + timedelta(days=100)}
     full = describe_lineage(passes(scene, first, 5, 20), **period)
     half = describe_lineage(passes(scene, first, 10, 10), **period)
     assert full.orbits[0].lacking_pct == 0

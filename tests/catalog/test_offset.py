@@ -15,6 +15,8 @@ from eoray.errors import CatalogError, ConfigError
 
 ANY = Lineage(baseline_min=None, mixed=True)
 
+MAJORTOM = "S2B_MSIL2A_20200223T032739_N9999_R018_T48QUE_20230924T183543"
+
 REAL = [
     ("stac/cdse/issue1043_20200322.json", "05.00", -1000, "cdse-declared"),
     ("stac/cdse/search_202007_4items.json", "05.00", -1000, "cdse-declared"),
@@ -67,8 +69,7 @@ REAL = [
         "declared",
     ),
     (
-        "sentinel2/majortom_48QUE/S2B_MSIL2A_20200223T032739_N9999_R018_T48QUE_20230924T183543/"
-        "S2B_MSIL2A_20200223T032739_N9999_R018_T48QUE_20230924T183543.json",
+        f"sentinel2/majortom_48QUE/{MAJORTOM}/{MAJORTOM}.json",
         "99.99",
         0,
         "declared",
@@ -178,7 +179,7 @@ def test_raw_lets_the_baseline_decide(baseline: str, dn_offset: int) -> None:
 
 @pytest.mark.parametrize("baseline", ["99.99", ""])
 def test_raw_does_not_help_without_a_baseline(baseline: str) -> None:
-    with pytest.raises(CatalogError, match="doubtful"):
+    with pytest.raises(CatalogError, match=r"doubtful"):
         resolve_offset(OffsetFacts("generic", baseline), item_id="x", said="raw")
 
 
@@ -191,11 +192,11 @@ def test_the_users_word_changes_no_item_that_is_clear(said: str) -> None:
 
 
 def test_another_word_is_refused() -> None:
-    with pytest.raises(ConfigError, match="source.offset is 'maybe'"):
+    with pytest.raises(ConfigError, match=r"source.offset is 'maybe'"):
         resolve_offset(OffsetFacts("cdse", "05.00"), item_id="x", said="maybe")
 
 
 def test_a_doubtful_item_stops_even_when_errors_are_recorded(make: Callable[..., Any]) -> None:
     item = make(collection="sentinel-2-l2a", **{"earthsearch:boa_offset_applied": False})
-    with pytest.raises(CatalogError, match="doubtful"):
+    with pytest.raises(CatalogError, match=r"doubtful"):
         resolve_scenes([item], lineage=Lineage(), bands=["B04"], errors="record")

@@ -44,7 +44,7 @@ def test_the_run_file_may_say_it(said: str, collection: str, name: str) -> None:
 
 
 def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="unknown provider 'esa'.*planetary-computer"):
+    with pytest.raises(ConfigError, match=r"unknown provider 'esa'.*planetary-computer"):
         resolve_provider("x", {}, said="esa")
 
 

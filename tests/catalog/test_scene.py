@@ -11,7 +11,7 @@ from typing import Any
 import pystac
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eoray.catalog.lineage import Lineage
@@ -264,6 +264,7 @@ _GRANULES = st.sampled_from(["32TQM", "33TTG"])
 _BOXES = st.sampled_from([(11, 45, 12, 46), (11, 45, 12, 45.6), (11, 45.5, 12, 46)])
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -287,8 +288,9 @@ def test_the_order_of_items_does_not_change_the_resolution(
     ]
     shuffled = list(items)
     order.shuffle(shuffled)
-    first = resolve(items, lineage=Lineage(mixed=True))
-    assert resolve(shuffled, lineage=Lineage(mixed=True)) == first
+    options: dict[str, Any] = {"lineage": Lineage(mixed=True), "bands": ["B04"]}
+    first = resolve(items, **options)
+    assert resolve(shuffled, **options) == first
     assert len(first.scenes) + len(first.skipped) == len(items)
 
 
@@ -302,21 +304,21 @@ def test_other_satellites_and_levels_are_left_out(load: Load) -> None:
 
 
 def test_no_items_at_all_is_an_error() -> None:
-    with pytest.raises(CatalogError, match="no scenes: the search gave no item"):
+    with pytest.raises(CatalogError, match=r"no scenes: the search gave no item"):
         resolve([])
 
 
 def test_a_band_that_the_collection_lacks_is_named_with_those_it_has(load: Load) -> None:
     name = "S2A_33TWL_20230815_0_L2A"
     items = load(f"sentinel2/earthsearch_33TWL_33TWM/{name}/{name}.json")
-    with pytest.raises(CatalogError, match="'?earthsearch-33t'? has no asset for B05") as caught:
+    with pytest.raises(CatalogError, match=r"'?earthsearch-33t'? has no asset for B05") as caught:
         resolve(items, bands=["B04", "B05"])
     assert "it has B02, B03, B04, B08, SCL" in str(caught.value)
 
 
 def test_one_item_that_lacks_a_band_raises_or_is_recorded(make: Make) -> None:
     whole, poor = make(name="whole"), make(name="poor", start="20240604T174909", drop=("nir",))
-    with pytest.raises(CatalogError, match="item poor of collection .* has no asset for B08"):
+    with pytest.raises(CatalogError, match=r"item poor of collection .* has no asset for B08"):
         resolve([whole, poor])
     result = resolve([whole, poor], errors="record")
     assert [s.item_id for s in result.scenes] == ["whole"]
@@ -326,7 +328,7 @@ def test_one_item_that_lacks_a_band_raises_or_is_recorded(make: Make) -> None:
 def test_scl_may_be_done_without_when_the_caller_says_so(load: Load) -> None:
     name = "S2B_MSIL2A_20200223T032739_N9999_R018_T48QUE_20230924T183543"
     items = load(f"sentinel2/majortom_48QUE/{name}/{name}.json")
-    with pytest.raises(CatalogError, match="has no asset for SCL"):
+    with pytest.raises(CatalogError, match=r"has no asset for SCL"):
         resolve(items, lineage=ANY)
     result = resolve(items, lineage=ANY, require_scl=False)
     assert [a.band for a in result.scenes[0].assets] == list(BANDS)
@@ -359,7 +361,7 @@ def test_an_item_without_crs_says_that_headers_are_not_read(make: Make) -> None:
 
 
 def test_a_value_of_the_wrong_type_is_named_with_its_item(make: Make) -> None:
-    with pytest.raises(CatalogError, match="item odd of collection .* cannot be read"):
+    with pytest.raises(CatalogError, match=r"item odd of collection .* cannot be read"):
         resolve([make(name="odd", **{"eo:cloud_cover": "much"})])
 
 
@@ -372,7 +374,7 @@ def test_another_crs_than_utm_has_no_zone(make: Make) -> None:
 def test_asking_a_scene_for_a_band_that_it_was_not_resolved_with(make: Make) -> None:
     scene = resolve([make()], bands=["B04"]).scenes[0]
     assert [a.band for a in scene.assets] == ["B04", "SCL"]
-    with pytest.raises(CatalogError, match="was resolved without 'B11'; it has B04, SCL"):
+    with pytest.raises(CatalogError, match=r"was resolved without 'B11'; it has B04, SCL"):
         scene.asset("B11")
 
 

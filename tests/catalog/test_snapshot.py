@@ -108,12 +108,12 @@ def test_a_table_of_another_writer_is_read(load: Load) -> None:
 
 
 def test_nothing_is_not_frozen(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match="no items to freeze"):
+    with pytest.raises(CatalogError, match=r"no items to freeze"):
         write_snapshot([], str(tmp_path / "x.parquet"))
 
 
 def test_a_missing_or_broken_snapshot_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match="there is no item snapshot"):
+    with pytest.raises(CatalogError, match=r"there is no item snapshot"):
         read_snapshot(str(tmp_path / "none.parquet"))
     (tmp_path / "half.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(CatalogError, match=r"half.parquet' cannot be read as stac-geoparquet"):

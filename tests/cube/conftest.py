@@ -69,7 +69,7 @@ class Store:
 
     def task(self, worker: Callable[[Any], Any]) -> WriteTask:
         session = self.repository.writable_session(store.BRANCH)
-        root = zarr.open_group(session.store, mode="r")
+        root: Any = zarr.open_group(session.store, mode="r")
         zones = [int(name[1:]) for name, _ in root[self.spec.name].groups()]
         positions = {
             (zone, key): i

@@ -93,7 +93,7 @@ def test_pixels_that_are_not_the_ledgers_are_reported(
     target.append([make_entry(1)])
     target.write(make_result(TILES[0], "take-01", 1))
     session = target.repository.writable_session(store.BRANCH)
-    array = zarr.open_group(session.store, mode="a")["s2/z32/640m/flag"]
+    array: Any = zarr.open_group(session.store, mode="a")["s2/z32/640m/flag"]
     array[0, 400 * 16 + 3, 50 * 16 + 4] = 77
     session.commit("a stray writer")
     report = check_cube(target.url)

@@ -53,14 +53,13 @@ def test_median_is_numpy_nanmedian(stack: tuple[np.ndarray, np.ndarray]) -> None
 
 @settings(max_examples=25, deadline=None)
 @given(stacks(), st.randoms(use_true_random=False))
-def test_order_of_scenes_does_not_matter(
-    stack: tuple[np.ndarray, np.ndarray], random: Any
-) -> None:
+def test_order_of_scenes_does_not_matter(stack: tuple[np.ndarray, np.ndarray], random: Any) -> None:
     values, clear = stack
     order = list(range(len(values)))
     random.shuffle(order)
-    first, second = (reduce_scenes(v, c, "median") for v, c in
-                     ((values, clear), (values[order], clear[order])))
+    first, second = (
+        reduce_scenes(v, c, "median") for v, c in ((values, clear), (values[order], clear[order]))
+    )
     np.testing.assert_array_equal(first, second)
     if clear.sum(axis=0).max() != 2:  # between two spectra every point of the line is as good
         first = reduce_scenes(values, clear, "geomedian")

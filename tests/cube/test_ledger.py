@@ -67,9 +67,12 @@ def test_ledger_of_a_zone_that_is_not_there_is_empty(coarse_store: Any, make_ent
 def test_digest_depends_on_values_and_names_alone() -> None:
     value = np.arange(512, dtype=np.int16).reshape(2, 16, 16)
     flag = np.ones((16, 16), np.uint8)
-    both = {"640m/value": value, "640m/flag": flag}
+    both: dict[str, np.ndarray] = {"640m/value": value, "640m/flag": flag}
     digest = digest_arrays(both, FILLS)
-    turned = {"640m/flag": flag, "640m/value": np.asfortranarray(value).astype(">i2")}
+    turned: dict[str, np.ndarray] = {
+        "640m/flag": flag,
+        "640m/value": np.asfortranarray(value).astype(">i2"),
+    }
     assert digest_arrays(turned, FILLS) == digest
     assert digest_arrays({**both, "640m/value": value + 1}, FILLS) != digest
     assert 0 < digest < 2**64

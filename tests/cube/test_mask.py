@@ -92,7 +92,12 @@ def test_the_halo_is_enough_for_a_part_to_equal_the_whole(seed: int, row: int, c
 
 
 def test_name_of_a_recipe_tells_recipes_apart() -> None:
-    recipes = [MaskRecipe(), MaskRecipe(clear=(4, 5)), MaskRecipe(cloud_m=0), MaskRecipe(shadow_m=0)]
+    recipes = [
+        MaskRecipe(),
+        MaskRecipe(clear=(4, 5)),
+        MaskRecipe(cloud_m=0),
+        MaskRecipe(shadow_m=0),
+    ]
     assert len({recipe.name for recipe in recipes}) == 4
     assert MaskRecipe(clear=(6, 5, 4)).name == MaskRecipe().name
     assert clear_classes([6, 4, 4]) == (4, 6)

@@ -55,9 +55,7 @@ def test_any_window_and_any_order_of_dates_equals_what_was_written(
     )
     if positions:
         expected = stored(scene_cube, path, positions)
-        np.testing.assert_array_equal(
-            values, expected[..., row : row + height, col : col + width]
-        )
+        np.testing.assert_array_equal(values, expected[..., row : row + height, col : col + width])
     assert values.shape[0] == len(positions)
     assert values.dtype == scene_cube.arrays[path, scene_cube.keys[0]].dtype
 
@@ -116,9 +114,7 @@ def test_bands_at_10_m_follow_the_rule_across_tiles(
     row, col = corner
     window = at(scene_cube.tiles[0], 10, row, col, 61, 45)
     bands = ["B12", "B03", "B8A"]
-    values = reader.read_bands(
-        "s2", 32, bands=bands, window=window, resolution_m=10, index=[2, 0]
-    )
+    values = reader.read_bands("s2", 32, bands=bands, window=window, resolution_m=10, index=[2, 0])
     part = np.s_[row : row + 61, col : col + 45]
     fine = stored(scene_cube, "10m/reflectance", [2, 0])
     coarse = stored(scene_cube, "20m/reflectance", [2, 0])
@@ -185,7 +181,7 @@ def test_a_band_that_is_not_stored_is_named(reader: CubeReader) -> None:
 def test_an_array_that_is_not_stored_is_named(reader: CubeReader) -> None:
     with pytest.raises(StoreError, match="holds no array 's2/z32/20m/cloud'"):
         reader.read("s2", 32, "cloud", window=PixelWindow(0, 0, 2, 2), resolution_m=20)
-    with pytest.raises(StoreError, match="no product 'map'.*it holds s2"):
+    with pytest.raises(StoreError, match=r"no product 'map'.*it holds s2"):
         reader.attrs("map")
 
 

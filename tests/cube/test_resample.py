@@ -79,8 +79,11 @@ def test_10_to_20_m_is_the_mean_of_at_least_three(seed: int, holes: float) -> No
 @given(WINDOWS)
 def test_source_window_of_10_m_holds_the_neighbours_and_no_more(window: PixelWindow) -> None:
     source = source_window(window, 10, 20)
-    rows = [r // 2 + d for r in range(window.row_off, window.row_off + window.height)
-            for d in (-1, 0, 1)]
+    rows = [
+        r // 2 + d
+        for r in range(window.row_off, window.row_off + window.height)
+        for d in (-1, 0, 1)
+    ]
     assert (min(rows), max(rows)) == (source.row_off, source.row_off + source.height - 1)
 
 

@@ -76,7 +76,7 @@ def test_entries_with_other_columns_are_refused(
     coarse_store: Any, make_entry: Make, columns: dict[str, Any]
 ) -> None:
     coarse_store.append([make_entry(1, satellite="S2A")])
-    with pytest.raises(StoreError, match="take-02.*columns"):
+    with pytest.raises(StoreError, match=r"take-02.*columns"):
         coarse_store.append([make_entry(2, **columns)])
     assert len(coarse_store.reader().entries("coarse", 32)) == 1
 
@@ -100,9 +100,7 @@ def test_product_of_another_format_is_refused(coarse_store: Any, make_entry: Mak
         coarse_store.append([make_entry(2)])
 
 
-def test_plain_xarray_opens_a_group(
-    coarse_store: Any, make_entry: Make, make_result: Make
-) -> None:
+def test_plain_xarray_opens_a_group(coarse_store: Any, make_entry: Make, make_result: Make) -> None:
     from eoray.grid import Tile
 
     tile = Tile(32, 457, 48)

@@ -25,7 +25,7 @@ def test_every_file_is_a_valid_cog(
 ) -> None:
     found = {cog.url: cog_validate(cog.url)[:2] for cog in (*map_cogs, *change_cogs)}
     assert found == dict.fromkeys(found, (True, []))
-    assert len(found) == 9
+    assert len(found) == 8
 
 
 def test_map_folder_holds_classes_only(map_cogs: list[PublishedCog], out_url: str) -> None:

@@ -55,7 +55,7 @@ def item(folder: Path, kind: str, tile: Tile) -> dict[str, Any]:
 
 def test_documents_are_valid_stac(folder: Path) -> None:
     paths = [folder / "collection.json", *sorted((folder / "items").iterdir())]
-    assert len(paths) == 7
+    assert len(paths) == 6
     for path in paths:
         document = json.loads(path.read_text())
         # core schemas come with pystac; those of extensions would need the network
@@ -66,7 +66,7 @@ def test_documents_are_valid_stac(folder: Path) -> None:
 def test_links_lead_to_every_item_and_file(folder: Path) -> None:
     collection = pystac.Collection.from_file(str(folder / "collection.json"))
     items = list(collection.get_items())
-    assert len(items) == 6
+    assert len(items) == 5
     for one in items:
         for asset in one.get_assets().values():
             assert Path(str(asset.get_absolute_href())).is_file()
@@ -207,5 +207,5 @@ def test_raster_across_the_antimeridian_is_cut_there() -> None:
     assert shape.is_valid
     assert west > 0 > east
     assert south < 45.1 < north
-    assert {part.bounds[2] for part in shape.geoms} == {180.0, pytest.approx(east)}
+    assert sorted(part.bounds[2] for part in shape.geoms) == pytest.approx([east, 180.0])
     assert all(part.exterior.is_ccw for part in shape.geoms)

@@ -15,7 +15,7 @@ from eoray.cube.ledger import receipt_of, write_receipts
 from eoray.grid import Tile
 
 NORTH = (Tile(32, 388, 43), Tile(32, 388, 44))
-BORDER = Tile(33, 388, 29)
+BORDER = Tile(33, 388, 27)
 SOUTH = Tile(32, 1000, 48)
 TILES = (*NORTH, BORDER, SOUTH)
 
@@ -68,8 +68,8 @@ COMPOSITE = ProductSpec(
     (
         GroupSpec(
             10,
-            (ArraySpec("reflectance", "int16", (("band", 2),), -32768),),
-            {"band": ("B04", "B08")},
+            (ArraySpec("reflectance", "int16", (("band", 3),), -32768),),
+            {"band": ("B02", "B03", "B04")},
         ),
         GroupSpec(
             20,
@@ -116,10 +116,10 @@ def change_arrays(tile: Tile) -> dict[str, np.ndarray]:
 def composite_arrays(tile: Tile) -> dict[str, np.ndarray]:
     """Values that tell the pixel's own row and column."""
     row, col = np.indices((1024, 1024))
-    fine = np.stack([row * 7 + col, row - col * 5 - 900]).astype("i2")
+    fine = np.stack([row * 7 + col, row + 1, row - col * 5 - 900]).astype("i2")
     return {
         "10m/reflectance": fine,
-        "20m/reflectance": (fine[:1, ::2, ::2] + 1).astype("i2"),
+        "20m/reflectance": (fine[2:, ::2, ::2] + 1).astype("i2"),
     }
 
 
@@ -148,8 +148,9 @@ def write_toy_store(url: str) -> None:
     period = TimeEntry(
         "2021-01-01/2022-01-01", "2021-01-01T00:00:00.000Z", {"period_end": "2022-01-01"}
     )
-    for spec, make in ((MAP, map_arrays), (CHANGE, change_arrays), (COMPOSITE, composite_arrays)):
-        _write(root, spec, [(period, make)], TILES)
+    _write(root, MAP, [(period, map_arrays)], TILES)
+    _write(root, CHANGE, [(period, change_arrays)], (BORDER, SOUTH))
+    _write(root, COMPOSITE, [(period, composite_arrays)], NORTH[:1])
     scenes = [
         (
             TimeEntry(f"S2A {day}", f"{day}T10:00:00.000Z", {"satellite": "s2a"}),

@@ -83,8 +83,12 @@ class Granules:
             x, y = col * 20 + shift_m[0], TOP_M - row * 20 + shift_m[1]
             path = self.folder / f"{name}_{band}.tif"
             shifted = y + (10_000_000 if south else 0)
-            write_tif(path, values, Affine(pixel, 0, x, 0, -pixel, shifted),
-                      (32700 if south else 32600) + zone)
+            write_tif(
+                path,
+                values,
+                Affine(pixel, 0, x, 0, -pixel, shifted),
+                (32700 if south else 32600) + zone,
+            )
             transform = (float(pixel), 0.0, float(x), 0.0, -float(pixel), float(y))
             assets.append(BandAsset(band, str(path), transform, values.shape, 0))
         return describe(name, zone, (32700 if south else 32600) + zone, tuple(assets), **fields)

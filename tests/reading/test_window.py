@@ -75,9 +75,7 @@ def test_southern_file_is_copied_with_the_shift(granules: Any) -> None:
     assert scene.epsg == 32732
     assert scene.asset("SCL").transform[5] < 0
     values = read_asset(scene, scene.asset("B8A"), zone=32, window=window, resolution_m=20)
-    np.testing.assert_array_equal(
-        values[:95, 7:97], granules.written["32MQS_s"]["B8A"][5:]
-    )
+    np.testing.assert_array_equal(values[:95, 7:97], granules.written["32MQS_s"]["B8A"][5:])
     assert (values[95:] == 0).all()
 
 
@@ -132,28 +130,25 @@ def test_file_that_is_not_what_its_item_says_is_refused_at_once(
 def test_file_of_another_zone_than_its_item_is_refused(
     granules: Any, corner: tuple[int, int]
 ) -> None:
-    other = granules.write("33TUM_a", row=corner[0] + 101, col=corner[1] + 33, height=300,
-                           width=200, zone=33)
+    other = granules.write(
+        "33TUM_a", row=corner[0] + 101, col=corner[1] + 33, height=300, width=200, zone=33
+    )
     lying = replace(other, zone=32)
     with pytest.raises(ReadError, match="the file lies in EPSG:32633, its item says UTM zone 32"):
         read_20_m(lying, corner)
 
 
-def test_a_truncated_file_is_an_error_and_never_zeros(
-    scene: Any, corner: tuple[int, int]
-) -> None:
+def test_a_truncated_file_is_an_error_and_never_zeros(scene: Any, corner: tuple[int, int]) -> None:
     path = Path(scene.asset("B8A").href)
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(ReadError, match=r"B8A of item 32TQS_a cannot be read .*run again, or rec"):
         read_20_m(scene, corner)
 
 
-def test_a_missing_file_is_tried_again_and_then_named(
-    scene: Any, corner: tuple[int, int]
-) -> None:
+def test_a_missing_file_is_tried_again_and_then_named(scene: Any, corner: tuple[int, int]) -> None:
     waits: list[float] = []
     Path(scene.asset("B8A").href).unlink()
-    with pytest.raises(ReadError, match="32TQS_a_B8A.tif"):
+    with pytest.raises(ReadError, match=r"32TQS_a_B8A\.tif"):
         read_asset(
             scene,
             scene.asset("B8A"),

@@ -43,9 +43,9 @@ def stored_plan(land: Landscape, labels: Path, tmp_path_factory: pytest.TempPath
 def test_fit_writes_a_package_that_says_how_it_was_made(
     make_plan: PlanMaker, tmp_path: Path
 ) -> None:
-    events: list[dict[str, Any]] = []
+    events: list[tuple[float, ...]] = []
     plan = make_plan()
-    result = fit(plan, out=tmp_path, progress=events.append)
+    result = fit(plan, out=tmp_path, progress=lambda *event: events.append(event))
     package = load_package(result.path)
     assert package.meta.recipe == plan.recipe
     assert json.loads(json.dumps(result.metrics)) == package.meta.metrics
@@ -54,7 +54,7 @@ def test_fit_writes_a_package_that_says_how_it_was_made(
     assert package.meta.seasons == ("2021-01-01/2022-01-01",)
     assert (result.steps, result.resumed_from) == (12, 0)
     assert result.chips_per_second > 0
-    assert [event["step"] for event in events] == [10, 12]
+    assert [event[:2] for event in events] == [(10, 12), (12, 12)]
 
 
 def test_finished_fit_is_kept_and_another_plan_replaces_it(

@@ -1,0 +1,246 @@
+"""The demo: the whole path on a synthetic archive, offline. Stop it anywhere and run it again."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eoray import storage
+from eoray.run.record import merge_record
+from eoray.run.session import Run, load_run
+from eoray.run.usage import measure_peak
+
+if TYPE_CHECKING:
+    from eoray.testing.options import ArchiveOptions
+
+Progress = Callable[[str, int, int], None]
+
+_RUN_FILE = """\
+# The demo's run file. Change it and go on: `eoray run {name}`.
+version: 1
+name: demo
+aoi: archive/aoi.geojson
+time: {time}
+task: land-cover-change
+source:
+  catalog: archive/catalog.json
+  collection: sentinel-2-c1-l2a
+  # The synthetic archive holds baselines from both sides of 04.00, as old archives do.
+  lineage: {{baseline_min: "02.00", mixed: true}}
+store: {store}
+cube:
+  composite: {{method: geomedian, period: P3M, min_obs: 3}}
+fit:
+  labels: archive/labels.geojson
+  classes: [{classes}]
+  time: {fit_time}
+  steps: 120
+  learning_rate: 4.0e-3
+  workers: {workers}
+predict:
+  time: {predict_time}
+change:
+  resolution_m: 10
+  allow_mixed: true
+assess:
+  reference: archive/truth/land_cover_end_32632.tif
+publish:
+  license: CC0-1.0
+  keywords: [synthetic]
+"""
+
+_QUIET_RUN_FILE = """\
+# The same place and difficulties with no change at all: every break found here is a false alarm.
+version: 1
+name: quiet
+aoi: quiet-archive/aoi.geojson
+time: {time}
+task: change
+source:
+  catalog: quiet-archive/catalog.json
+  collection: sentinel-2-c1-l2a
+  lineage: {{baseline_min: "02.00", mixed: true}}
+store: quiet
+cube:
+  composite: {{method: none}}
+change:
+  resolution_m: 10
+  allow_mixed: true
+"""
+
+QUIET_PX = 256
+"""Edge of the granules of the archive without change: small, since it is only counted."""
+
+
+def run_demo(
+    out: str | Path, *, ray: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Make an archive, a cube, a model, a map, a change map and a report.
+
+    Args:
+        out: Folder of everything; the demo that was stopped in it goes on.
+        ray: Take the plan through local Ray: Ray Data for cube, map and change, Ray Train with
+            two workers.
+        progress: Called with (stage, done, total).
+
+    Returns:
+        Paths ``cube, model, map, change, report``; ``seconds, peak_memory_bytes``, ``accuracy``
+        (estimated from a probability sample) and ``change_f1``.
+    """
+    from eoray.testing import demo_options
+
+    begun = time.monotonic()
+    folder = Path(out).absolute()
+    options = demo_options()
+    quiet = replace(options, size_px=QUIET_PX, change=False, southern=False)
+    with measure_peak() as peak:
+        compiling = threading.Thread(target=_compile_kernels, daemon=True)
+        compiling.start()
+        _write_archive(folder / "archive", options, "archive", progress)
+        _write_archive(folder / "quiet-archive", quiet, "quiet", progress)
+        _write_run_files(folder, options, workers=2 if ray else 1)
+        compiling.join()
+        run = load_run(folder / "run.yaml")
+        executor = "ray" if ray else None
+        stages = [s for s in run.resolve_stages(None) if s != "report"]
+        report = run.execute(stages, executor=executor, progress=progress)
+        alarms = _count_false_alarms(folder, quiet, progress)
+        scores = _score_change(run, folder)
+        measured = {
+            **scores,
+            "false_alarms": alarms,
+            "peak_memory_bytes": peak.bytes,
+        }
+        merge_record(run.paths, demo=measured)
+        page = run.execute(["report"], progress=progress)
+    accuracy = report.stages["assess"]["overall_accuracy"]
+    paths = run.paths
+    return {
+        "cube": paths.repository,
+        "model": paths.model,
+        "map": storage.join(paths.outputs, "map"),
+        "change": storage.join(paths.outputs, "change"),
+        "report": page.stages["report"]["outputs"][0],
+        "seconds": round(time.monotonic() - begun, 1),
+        "peak_memory_bytes": peak.bytes,
+        "accuracy": round(float(accuracy["value"]), 4),
+        "change_f1": round(scores["change_scores"]["f1"], 4),
+    }
+
+
+def _compile_kernels() -> None:
+    """Compile what numba has not cached yet, while the archive is drawn by other processes."""
+    from eoray.change.detect import warm_up
+
+    warm_up()
+
+
+def _write_archive(
+    folder: Path, options: ArchiveOptions, name: str, progress: Progress | None
+) -> None:
+    from eoray.testing import write_archive
+
+    def show(done: int, total: int) -> None:
+        if progress is not None:
+            progress(name, done, total)
+
+    write_archive(folder, options, workers=2, progress=show)
+
+
+def _write_run_files(folder: Path, options: ArchiveOptions, *, workers: int) -> None:
+    """Write the run files; what a user changed in them is put back, the outputs are kept."""
+    from eoray.testing import CLASSES
+
+    first, last = options.years[0], options.years[-1]
+    span = f"{first}-01-01/{last}-12-31"
+    text = _RUN_FILE.format(
+        name="run.yaml",
+        time=span,
+        classes=", ".join(CLASSES),
+        fit_time=f"{first}-01-01/{first}-12-31",
+        predict_time=f"{last}-01-01/{last}-12-31",
+        workers=workers,
+        # two workers learn other weights than one, and a store holds one map of a name
+        store="out" if workers == 1 else "out-ray",
+    )
+    storage.write_bytes(str(folder / "run.yaml"), text.encode())
+    quiet = _QUIET_RUN_FILE.format(time=span)
+    storage.write_bytes(str(folder / "quiet.yaml"), quiet.encode())
+
+
+def _count_false_alarms(
+    folder: Path, options: ArchiveOptions, progress: Progress | None
+) -> dict[str, float]:
+    """Run change on the archive without change, in process, and count what it finds."""
+    from eoray.change.score import score_no_change
+
+    run = load_run(folder / "quiet.yaml")
+    run.execute(["cube", "change"], progress=progress)
+    counted = score_no_change(_stored_change(run)[0])
+    return {
+        "share": counted["flagged_share"],
+        "share_per_year": counted["flagged_per_year"],
+        "years": float(len(options.years)),
+    }
+
+
+def _stored_change(run: Run) -> tuple[dict[str, Any], Any]:
+    """Change arrays over the tiles of one zone, side by side, and their geobox."""
+    import numpy as np
+
+    from eoray.cube.open import open_cube
+
+    product = f"change-{run.config.name}"
+    resolution_m = run.config.change.resolution_m
+    dataset = open_cube(run.paths.repository, resolution_m, product=product)
+    names = ("date_lo", "date_hi", "date_est", "n_obs", "monitored_from", "monitored_to")
+    arrays = {name: np.asarray(dataset[name].values) for name in (*names, "n_breaks", "qa_flags")}
+    return arrays, dataset
+
+
+def _score_change(run: Run, folder: Path) -> dict[str, Any]:
+    """Compare the breaks with what the archive knows."""
+    from eoray.change.score import score_breaks
+
+    arrays, dataset = _stored_change(run)
+    truth = _read_truth(folder / "archive" / "truth" / "changes_32632.tif", dataset)
+    score = score_breaks(arrays, truth, judged=arrays["monitored_from"] > 0).to_dict()
+    by_patch = score.pop("recall_by_patch")
+    plain = {
+        k: float(v) for k, v in score.items() if isinstance(v, (int, float)) and math.isfinite(v)
+    }
+    return {"change_scores": plain, "recall_by_patch": by_patch}
+
+
+def _read_truth(path: Path, dataset: Any) -> Any:
+    """Truth rasters on the lattice of a change product."""
+    import numpy as np
+    import rasterio
+    from rasterio.windows import Window
+
+    from eoray.change.score import ChangeTruth
+    from eoray.testing import CHANGE_KINDS
+
+    with rasterio.open(path) as file:
+        left, top = float(dataset.x[0]) - 5, float(dataset.y[0]) + 5
+        window = Window(
+            round((left - file.transform.c) / 10),
+            round((file.transform.f - top) / 10),
+            dataset.sizes["x"],
+            dataset.sizes["y"],
+        )
+        layers = file.read(window=window, boundless=True, fill_value=0)
+    kind, start, _, fraction, patch = layers
+    names = np.array(["", *CHANGE_KINDS])
+    return ChangeTruth(
+        date=start,
+        gradual=names[kind] == "decline",
+        patch=patch,
+        fraction=fraction / 100.0,
+        kind=names[kind],
+    )

@@ -1,0 +1,213 @@
+"""One writer per store: held, refused, freed, and never an epoch twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from obstore.exceptions import GenericError
+from obstore.store import MemoryStore
+
+from eoray import storage
+from eoray.errors import ConflictError, StoreError
+from eoray.run import lease
+from eoray.run.lease import LEASE_S, Holder, hold_store
+
+URL = "memory://bucket/run"
+
+
+class Clock:
+    """Unix seconds that only move when told."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
+    """One object store behind every URL."""
+    store = MemoryStore()
+    monkeypatch.setattr(storage, "object_store", lambda url: store)
+    return store
+
+
+def place(kind: str, tmp_path: Path) -> str:
+    return str(tmp_path) if kind == "local" else URL
+
+
+@pytest.mark.parametrize("kind", ["local", "object"])
+def test_second_holder_is_refused_and_the_first_is_named(
+    kind: str, tmp_path: Path, memory: MemoryStore
+) -> None:
+    url = place(kind, tmp_path)
+    with (
+        hold_store(url, "first"),
+        pytest.raises(ConflictError, match=rf"run 'first' \(process {os.getpid()} on .*epoch 1"),
+        hold_store(url, "second"),
+    ):
+        pass
+    with hold_store(url, "third") as holder:
+        assert holder.run == "third"
+
+
+@pytest.mark.parametrize("kind", ["local", "object"])
+def test_epoch_grows_with_every_holder(kind: str, tmp_path: Path, memory: MemoryStore) -> None:
+    url = place(kind, tmp_path)
+    epochs = []
+    for run in ("a", "a-much-longer-name", "b"):
+        with hold_store(url, run) as holder:
+            epochs.append(holder.epoch)
+    assert epochs == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", ["local", "object"])
+def test_error_inside_frees_the_store(kind: str, tmp_path: Path, memory: MemoryStore) -> None:
+    url = place(kind, tmp_path)
+    with pytest.raises(KeyError), hold_store(url, "first"):
+        raise KeyError
+    with hold_store(url, "second") as holder:
+        assert holder.epoch == 2
+
+
+def test_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(StoreError, match="choose another folder"),
+        hold_store(str(tmp_path / "file"), "run"),
+    ):
+        pass
+
+
+HOLD = """
+import sys, time
+from eoray.run.lease import hold_store
+with hold_store(sys.argv[1], "killed"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_kill_9_frees_the_folder_and_keeps_the_epoch(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(ConflictError, match="run 'killed'"), hold_store(str(tmp_path), "next"):
+            pass
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    with hold_store(str(tmp_path), "next") as holder:
+        assert holder.epoch == 2
+
+
+def test_local_record_is_whole_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill right before the new record is written leaves the old one."""
+    with hold_store(str(tmp_path), "first"):
+        pass
+
+    def killed(value: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dumps", killed)
+        with pytest.raises(KeyboardInterrupt), hold_store(str(tmp_path), "killed"):
+            pass
+    with hold_store(str(tmp_path), "third") as holder:
+        assert holder.epoch == 2
+
+
+def test_object_lease_of_a_dead_holder_expires(memory: MemoryStore) -> None:
+    clock = Clock()
+    dead = Holder("dead", "elsewhere", 7, 4, clock.seconds + LEASE_S)
+    memory.put("lease.json", json.dumps(asdict(dead)).encode())
+    clock.seconds += LEASE_S - 1
+    with (
+        pytest.raises(ConflictError, match="process 7 on elsewhere, epoch 4"),
+        hold_store(URL, "next", now=clock),
+    ):
+        pass
+    clock.seconds += 2
+    with hold_store(URL, "next", now=clock) as holder:
+        assert holder.epoch == 5
+        assert holder.expires == clock.seconds + LEASE_S
+
+
+@pytest.mark.parametrize("expired", [False, True])
+def test_of_two_takers_at_once_one_wins(memory: MemoryStore, expired: bool) -> None:
+    """Both have seen the same state before either writes."""
+    if expired:
+        memory.put("lease.json", json.dumps(asdict(Holder("old", "h", 1, 8, 5.0))).encode())
+    clock = Clock()
+    takers = [lease._ObjectLease(memory, clock) for _ in range(2)]
+    seen = [taker._read() for taker in takers]
+    assert seen[0] == seen[1]
+    first = takers[0].take(URL, "first")
+    late = lease._ObjectLease(memory, clock)
+    answers = iter([seen[1], takers[1]._read()])
+    late._read = answers.__next__  # type: ignore[method-assign]
+    with pytest.raises(ConflictError, match="run 'first'"):
+        late.take(URL, "second")
+    assert first.epoch == (9 if expired else 1)
+
+
+def test_lease_is_renewed_while_held(memory: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_RENEW_S", 0.005)
+    clock = Clock()
+    with hold_store(URL, "long", now=clock) as holder:
+        clock.seconds += 10 * LEASE_S
+        renewed = threading.Event()
+        for _ in range(400):
+            stored = json.loads(bytes(memory.get("lease.json").bytes()))
+            if stored["expires"] == clock.seconds + LEASE_S:
+                renewed.set()
+                break
+            threading.Event().wait(0.005)
+        assert renewed.is_set()
+        assert stored["epoch"] == holder.epoch
+
+
+def test_lease_that_was_taken_over_is_left_to_its_new_holder(
+    memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_RENEW_S", 0.005)
+    clock = Clock()
+    taken = Holder("other", "elsewhere", 9, 77, clock.seconds + 1e6)
+    with hold_store(URL, "slow", now=clock):
+        memory.put("lease.json", json.dumps(asdict(taken)).encode())
+        threading.Event().wait(0.05)
+    assert json.loads(bytes(memory.get("lease.json").bytes()))["run"] == "other"
+
+
+def test_renewal_goes_on_after_the_store_was_away(
+    memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_RENEW_S", 0.002)
+    clock = Clock()
+    held = lease._ObjectLease(memory, clock)
+    held.take(URL, "run")
+    plain, stop, calls = held._put, threading.Event(), []
+
+    def put(holder: Holder, tag: str | None) -> None:
+        calls.append(holder)
+        if len(calls) == 1:
+            message = "away"
+            raise GenericError(message)
+        plain(holder, tag)
+        stop.set()
+
+    held._put = put  # type: ignore[method-assign]
+    held.keep(stop)
+    assert len(calls) == 2
