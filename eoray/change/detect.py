@@ -15,7 +15,7 @@ from eoray.errors import DataError, GridError
 from eoray.sentinel2 import FILL
 
 if TYPE_CHECKING:
-    from eoray.change.engine import Output
+    from eoray.change.kernel import Output
 
 BLOCK_PX = 2048
 """Pixels handed to a thread at a time; results do not depend on it."""
@@ -49,7 +49,7 @@ def detect_breaks(
         and 0 where there is none.
 
         - ``n_breaks`` uint8.
-        - ``date_lo`` int32 (segment, y, x): last observation that fitted the curve before the break.
+        - ``date_lo`` int32 (segment, y, x): last observation that fitted before the break.
         - ``date_hi`` int32 (segment, y, x): first observation that did not fit.
         - ``date_est`` int32 (segment, y, x): the middle of both. A slow decline is dated when it
           first leaves the curve, which is after its onset.
@@ -187,7 +187,7 @@ def _frozen(array: np.ndarray) -> np.ndarray:
 
 
 def _new_output(n_pixel: int, n_band: int) -> Output:
-    from eoray.change.engine import Output
+    from eoray.change.kernel import Output
 
     return Output(
         n_breaks=np.zeros(n_pixel, np.uint8),

@@ -12,7 +12,7 @@ from eoray.errors import ConfigError
 from eoray.sentinel2 import BANDS_10M
 
 if TYPE_CHECKING:
-    from eoray.change.engine import Rule
+    from eoray.change.kernel import Rule
 
 DEFAULT_BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")
 """Blue to SWIR with one near infrared: six bands that carry the season with little repetition."""
@@ -44,7 +44,8 @@ class ChangeParameters:
     max_run: int = 14
     """Longest run, reached where clear observations are many."""
     run_days: int = 60
-    """Least days from the first to the last observation of a run: undetected cloud comes in runs."""
+    """Least days from the first to the last observation of a run: undetected cloud comes in runs of
+    dates."""
     min_obs: int = 12
     """Observations of the first window."""
     init_days: int = 365
@@ -142,7 +143,7 @@ def resolve_rule(parameters: ChangeParameters) -> Rule:
     import numpy as np
     from scipy.special import chdtri
 
-    from eoray.change.engine import N_COEF, Rule
+    from eoray.change.kernel import N_COEF, Rule
 
     n_band = len(parameters.bands)
     strong = 1e6

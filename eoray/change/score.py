@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class ChangeScore:
     true_positives: int
     """Changed pixels with a detection in the window around the true date."""
     false_positives: int
-    """Stable pixels with a detection, and changed ones with one before, or only after, the window."""
+    """Stable pixels with a detection, changed ones with one before, or only after, the window."""
     false_negatives: int
     """Changed pixels without a detection in the window."""
     precision: float
@@ -100,8 +101,8 @@ def score_breaks(
         GridError: Shapes differ.
 
     Source:
-        Window and counting of ``science.md`` in Zhu et al. 2020 spirit: omission and commission
-        of pixels, with the date error apart.
+        Omission and commission of pixels as Zhu et al. 2020 count them (Remote Sensing of
+        Environment 238, 111116), with the date error apart.
     """
     seen = np.asarray(arrays["date_hi"]).astype(np.int64)
     if seen.shape[1:] != truth.date.shape:
@@ -224,7 +225,7 @@ def _patches(truth: ChangeTruth) -> np.ndarray:
 def _by_fraction(truth: ChangeTruth, changed: np.ndarray, hit: np.ndarray) -> dict[str, float]:
     found = {}
     if truth.fraction is not None:
-        for low, high in zip(FRACTIONS, FRACTIONS[1:], strict=False):
+        for low, high in pairwise(FRACTIONS):
             part = changed & (truth.fraction > low) & (truth.fraction <= high)
             if part.any():
                 found[f"{low}-{high}"] = _ratio(int((hit & part).sum()), int(part.sum()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -194,7 +194,11 @@ class ChangeWorker:
         self, reader: CubeReader, row: ChangeRow, window: PixelWindow
     ) -> dict[str, np.ndarray]:
         zone, positions = row.tiles[0].zone, np.array(row.positions)
-        where = {"window": window, "resolution_m": self.resolution_m, "index": positions}
+        where: dict[str, Any] = {
+            "window": window,
+            "resolution_m": self.resolution_m,
+            "index": positions,
+        }
         clear = reader.read_clear(zone, **where)
         if not clear.any():
             return empty_result(len(self.parameters.bands), window.height, window.width)

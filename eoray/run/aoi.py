@@ -23,7 +23,7 @@ class Aoi:
     tiles: tuple[Tile, ...]
 
 
-def resolve_aoi(aoi: str | Sequence[float] | Sequence[str], folder: Path) -> Aoi:
+def resolve_aoi(aoi: str | Sequence[float | str], folder: Path) -> Aoi:
     """Turn the run file's ``aoi`` into a geometry and tiles.
 
     Args:

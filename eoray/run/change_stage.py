@@ -46,13 +46,9 @@ def run_change(context: StageContext) -> dict[str, Any]:
     lines = DigestLines(reader, "s2", neighbours=False)
     sourced = with_sources(rows, lambda tile, row: lines.line(tile, row.scenes))
     resolution_m = config.change.resolution_m
-    spec = change_product(
-        config.name, parameters, resolution_m=resolution_m, of=reader.attrs("s2")
-    )
+    spec = change_product(config.name, parameters, resolution_m=resolution_m, of=reader.attrs("s2"))
     # one task at a time gets all threads: kernels release the interpreter lock
     threads = context.executor.workers if context.executor.name == "inline" else 1
     worker = ChangeWorker(source, parameters, resolution_m, threads)
-    report = context.run_stage(
-        StagePlan("change", spec, entries, sourced, SourcedWorker(worker))
-    )
+    report = context.run_stage(StagePlan("change", spec, entries, sourced, SourcedWorker(worker)))
     return outcome_of(report, context.paths.repository)

@@ -244,9 +244,7 @@ def _add_tile(
     ]
     years = last[changed].astype("datetime64[D]").astype("datetime64[Y]").astype(int) + 1970
     for year in np.unique(years):
-        by_year[int(year)] = by_year.get(int(year), 0.0) + float(
-            area[changed][years == year].sum()
-        )
+        by_year[int(year)] = by_year.get(int(year), 0.0) + float(area[changed][years == year].sum())
     widths.append((high - low)[estimate > 0])
 
 

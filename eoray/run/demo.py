@@ -39,7 +39,7 @@ fit:
   labels: archive/labels.geojson
   classes: [{classes}]
   time: {fit_time}
-  steps: 120
+  steps: {steps}
   learning_rate: 4.0e-3
   workers: {workers}
 predict:
@@ -73,12 +73,20 @@ change:
   allow_mixed: true
 """
 
+FIT_STEPS = 120
+"""Steps of training: about 25 s on two cores."""
+
 QUIET_PX = 256
 """Edge of the granules of the archive without change: small, since it is only counted."""
 
 
 def run_demo(
-    out: str | Path, *, ray: bool = False, progress: Progress | None = None
+    out: str | Path,
+    *,
+    ray: bool = False,
+    options: ArchiveOptions | None = None,
+    steps: int = FIT_STEPS,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Make an archive, a cube, a model, a map, a change map and a report.
 
@@ -86,6 +94,8 @@ def run_demo(
         out: Folder of everything; the demo that was stopped in it goes on.
         ray: Take the plan through local Ray: Ray Data for cube, map and change, Ray Train with
             two workers.
+        options: Another archive than the demo's own.
+        steps: Of training.
         progress: Called with (stage, done, total).
 
     Returns:
@@ -96,14 +106,14 @@ def run_demo(
 
     begun = time.monotonic()
     folder = Path(out).absolute()
-    options = demo_options()
-    quiet = replace(options, size_px=QUIET_PX, change=False, southern=False)
+    options = options or demo_options()
+    quiet = replace(options, size_px=min(QUIET_PX, options.size_px), change=False, southern=False)
     with measure_peak() as peak:
         compiling = threading.Thread(target=_compile_kernels, daemon=True)
         compiling.start()
         _write_archive(folder / "archive", options, "archive", progress)
         _write_archive(folder / "quiet-archive", quiet, "quiet", progress)
-        _write_run_files(folder, options, workers=2 if ray else 1)
+        _write_run_files(folder, options, workers=2 if ray else 1, steps=steps)
         compiling.join()
         run = load_run(folder / "run.yaml")
         executor = "ray" if ray else None
@@ -152,7 +162,7 @@ def _write_archive(
     write_archive(folder, options, workers=2, progress=show)
 
 
-def _write_run_files(folder: Path, options: ArchiveOptions, *, workers: int) -> None:
+def _write_run_files(folder: Path, options: ArchiveOptions, *, workers: int, steps: int) -> None:
     """Write the run files; what a user changed in them is put back, the outputs are kept."""
     from eoray.testing import CLASSES
 
@@ -165,6 +175,7 @@ def _write_run_files(folder: Path, options: ArchiveOptions, *, workers: int) -> 
         fit_time=f"{first}-01-01/{first}-12-31",
         predict_time=f"{last}-01-01/{last}-12-31",
         workers=workers,
+        steps=steps,
         # two workers learn other weights than one, and a store holds one map of a name
         store="out" if workers == 1 else "out-ray",
     )

@@ -55,9 +55,7 @@ def run_assess(context: StageContext) -> dict[str, Any]:
             "outputs": [sample_url]
         }
     place = Path(context.run.resolve(settings.reference))
-    reference = (
-        RasterReference.of_folder(place) if place.is_dir() else RasterReference((place,))
-    )
+    reference = RasterReference.of_folder(place) if place.is_dir() else RasterReference((place,))
     assessment = assess_map(tiles, read, reference, classes=names, plan=plan)
     assessment.sample.write(sample_url)
     url = storage.join(context.paths.outputs, "assess.json")

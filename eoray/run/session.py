@@ -61,9 +61,7 @@ class Run:
         """Where the run keeps things."""
         from eoray.config import config_key
 
-        return RunPaths(
-            self.resolve(self.config.store), self.config.name, config_key(self.config)
-        )
+        return RunPaths(self.resolve(self.config.store), self.config.name, config_key(self.config))
 
     def resolve(self, path: str) -> str:
         """A path of the run file as an absolute one; URLs pass."""

@@ -92,7 +92,7 @@ def run_cube(context: StageContext) -> dict[str, Any]:
     plan = context.cube
     settings = context.config
     _record_plan(context, plan)
-    raise_errors = settings.cube.errors == "raise"
+    raise_errors = (settings.cube.errors or settings.run.errors) == "raise"
     worker = SceneWorker(plan.recipe, raise_errors=raise_errors, retries=settings.run.retries)
     report = context.run_stage(
         StagePlan("cube", scene_product(plan.recipe), plan.entries, plan.rows, worker)

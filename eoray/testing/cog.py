@@ -114,30 +114,34 @@ def halve_mean(pixels: np.ndarray, nodata: int) -> np.ndarray:
         nodata: Stored value of no data.
     """
     rows, cols = pixels.shape
-    padded = np.pad(pixels, ((0, rows % 2), (0, cols % 2)), mode="edge").astype(np.uint32)
-    quads = [padded[dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)]
-    if not (pixels == nodata).any():
-        return ((quads[0] + quads[1] + quads[2] + quads[3] + 2) // 4).astype(pixels.dtype)
-    total = np.zeros_like(quads[0])
-    count = np.zeros_like(quads[0])
-    for quad in quads:
-        held = quad != nodata
-        total += np.where(held, quad, 0).astype(np.uint32)
-        count += held
+    if rows % 2 or cols % 2:
+        pixels = np.pad(pixels, ((0, rows % 2), (0, cols % 2)), mode="edge")
+    held = pixels != nodata
+    if held.all():
+        return ((_add_fours(pixels) + 2) >> 2).astype(pixels.dtype)
+    total, count = _add_fours(np.where(held, pixels, 0)), _add_fours(held)
     mean = (total + count // 2) // np.maximum(count, 1)
     return np.where(count > 0, mean, nodata).astype(pixels.dtype)
+
+
+def _add_fours(pixels: np.ndarray) -> np.ndarray:
+    tall = pixels[::2].astype(np.uint32)
+    tall += pixels[1::2]
+    return np.asarray(tall[:, ::2] + tall[:, 1::2])
 
 
 def _encode_tiles(pixels: np.ndarray, layout: CogLayout) -> list[bytes]:
     edge = layout.block_px
     rows, cols = pixels.shape
-    padded = np.pad(pixels, ((0, -rows % edge), (0, -cols % edge)), mode="edge")
+    padded = pixels
+    if rows % edge or cols % edge:
+        padded = np.pad(pixels, ((0, -rows % edge), (0, -cols % edge)), mode="edge")
     strategy = zlib.Z_HUFFMAN_ONLY if layout.fast and pixels.itemsize > 1 else 0
     encoded = []
     for row in range(0, padded.shape[0], edge):
         for col in range(0, padded.shape[1], edge):
-            tile = np.ascontiguousarray(padded[row : row + edge, col : col + edge])
-            tile[:, 1:] -= tile[:, :-1].copy()
+            tile = padded[row : row + edge, col : col + edge].copy()
+            tile[:, 1:] -= padded[row : row + edge, col : col + edge - 1]
             packer = zlib.compressobj(layout.level, zlib.DEFLATED, 15, 9, strategy)
             encoded.append(packer.compress(tile.tobytes()) + packer.flush())
     return encoded

@@ -8,13 +8,16 @@ show the same field borders, roads and changes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eoray.testing.noise import enlarge
 from eoray.testing.options import ArchiveOptions
 
 if TYPE_CHECKING:
+    from pyproj import Transformer
     from shapely.geometry.base import BaseGeometry
 
 CELL_M = 2.5
@@ -105,6 +108,14 @@ def east_edge_m(options: ArchiveOptions) -> int:
     return _BORDER_X + min(_BEYOND_M, options.size_px * 10 // 4 // 20 * 20)
 
 
+@lru_cache(maxsize=8)
+def transformer(source: int, target: int) -> Transformer:
+    """Projection between two EPSG codes, (x, y) or (lon, lat) order; costly to make, so kept."""
+    from pyproj import Transformer
+
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
 def ground_frame(granules: tuple[Granule, ...], site: str) -> Frame:
     """Lay the lattice of a site's ground around all granules that look at it."""
     members = [granule for granule in granules if granule.site == site]
@@ -120,10 +131,9 @@ def _bounds_in(granule: Granule, epsg: int) -> tuple[float, float, float, float]
     x_min, y_min, x_max, y_max = granule.bounds
     if granule.epsg == epsg:
         return float(x_min), float(y_min), float(x_max), float(y_max)
-    from pyproj import Transformer
-
-    to_ground = Transformer.from_crs(granule.epsg, epsg, always_xy=True)
-    west, south, east, north = to_ground.transform_bounds(x_min, y_min, x_max, y_max)
+    west, south, east, north = transformer(granule.epsg, epsg).transform_bounds(
+        x_min, y_min, x_max, y_max
+    )
     return west, south, east, north
 
 
@@ -150,17 +160,13 @@ def locate(frame: Frame, ground: Frame) -> tuple[np.ndarray, np.ndarray]:
     x, y = frame.centres()
     if frame.epsg == ground.epsg:
         return _to_cells(x, y, ground)
-    from pyproj import Transformer
-    from scipy.ndimage import map_coordinates
-
     nodes_y, nodes_x = _nodes(frame.rows), _nodes(frame.cols)
     grid_x, grid_y = np.meshgrid(
         frame.x0 + (nodes_x + 0.5) * frame.cell_m, frame.y0 - (nodes_y + 0.5) * frame.cell_m
     )
-    to_ground = Transformer.from_crs(frame.epsg, ground.epsg, always_xy=True)
+    to_ground = transformer(frame.epsg, ground.epsg)
     row, col = _to_cells(*to_ground.transform(grid_x, grid_y), ground)
-    at = np.meshgrid(np.arange(frame.rows) / 64, np.arange(frame.cols) / 64, indexing="ij")
-    return map_coordinates(row, at, order=1), map_coordinates(col, at, order=1)
+    return enlarge(row, frame.shape, 64), enlarge(col, frame.shape, 64)
 
 
 def _nodes(n: int) -> np.ndarray:
@@ -212,9 +218,8 @@ def lonlat_polygon(granule: Granule) -> BaseGeometry:
 def to_lonlat(geometry: BaseGeometry, epsg: int) -> BaseGeometry:
     """Project a geometry to degrees (EPSG:4326), rounded to 1e-7 degrees (a centimetre)."""
     import shapely
-    from pyproj import Transformer
 
-    to_degrees = Transformer.from_crs(epsg, 4326, always_xy=True)
+    to_degrees = transformer(epsg, 4326)
     return shapely.transform(
         geometry, lambda xy: np.round(np.stack(to_degrees.transform(*xy.T), axis=1), 7)
     )
@@ -227,14 +232,12 @@ def aoi_polygons(granules: tuple[Granule, ...]) -> dict[str, BaseGeometry]:
     12 degrees east into zone 33; ``aoi_south`` lies in the southern granule.
     """
     import shapely
-    from pyproj import Transformer
 
     x_min, y_min, x_max, _ = granules[0].bounds
     y_max = granules[1].bounds[3]
-    to_utm = Transformer.from_crs(4326, granules[0].epsg, always_xy=True)
-    to_degrees = Transformer.from_crs(granules[0].epsg, 4326, always_xy=True)
-    lat = to_degrees.transform(x_max, y_max)[1]
-    border = int(to_utm.transform(_BORDER_LON, lat)[0] // 20) * 20
+    epsg = granules[0].epsg
+    lat = transformer(epsg, 4326).transform(x_max, y_max)[1]
+    border = int(transformer(4326, epsg).transform(_BORDER_LON, lat)[0] // 20) * 20
     edge = 100
     areas = {
         "aoi": (granules[0], (x_min + edge, y_min + edge, border - edge, y_max - edge)),

@@ -73,18 +73,18 @@ def enlarge(coarse: np.ndarray, shape: tuple[int, int], step: int) -> np.ndarray
     """Interpolate a coarse field linearly to ``step`` times as many pixels.
 
     Args:
-        coarse: Dims (y, x), float32; node (i, j) stands at fine pixel (i * step, j * step).
+        coarse: Dims (y, x), floating; node (i, j) stands at fine pixel (i * step, j * step).
         shape: (rows, cols) wanted; the nodes must reach beyond it.
         step: Fine pixels between two nodes.
 
     Returns:
-        Dims (y, x), float32.
+        Dims (y, x), dtype of ``coarse``.
     """
     return _stretch(_stretch(coarse, shape[0], step).T, shape[1], step).T
 
 
 def _stretch(values: np.ndarray, n: int, step: int) -> np.ndarray:
-    weight = (np.arange(step, dtype=np.float32) / np.float32(step))[None, :, None]
+    weight = (np.arange(step) / step).astype(values.dtype)[None, :, None]
     n_nodes = -(-n // step)
     low, high = values[:n_nodes, None, :], values[1 : n_nodes + 1, None, :]
     fine = low + (high - low) * weight

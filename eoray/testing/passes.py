@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eoray.testing.frame import Granule, east_edge_m
+from eoray.testing.frame import Granule, east_edge_m, transformer
 from eoray.testing.noise import generator
 from eoray.testing.options import ArchiveOptions
 
@@ -320,21 +320,20 @@ _EDGE_Y, _EDGE_SLOPE = 5_391_380.0, 0.23
 """Northing where ``Pass.edge_x`` is given, top of the southern granule, and the edge's lean."""
 
 
-def is_inside_swath(taken: Pass, x: np.ndarray, y: np.ndarray, reach_m: float = 0.0) -> np.ndarray:
-    """Tell what a pass sees of the ground.
+def beyond_swath_m(taken: Pass, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Distance eastwards beyond the edge of a pass's swath, in metres; negative inside.
 
     Args:
         taken: The pass.
         x: Eastings in the site's CRS, metres.
         y: Northings.
-        reach_m: How much farther than the mean a band reaches: bands see along lines of their own.
 
     Returns:
-        Broadcast shape of x and y, bool.
+        Broadcast shape of x and y, float32; -inf where the pass sees everything.
     """
     if taken.edge_x is None:
-        return np.ones(np.broadcast_shapes(np.shape(x), np.shape(y)), bool)
-    return np.asarray(x < taken.edge_x + reach_m + _EDGE_SLOPE * (y - _EDGE_Y))
+        return np.full(np.broadcast_shapes(np.shape(x), np.shape(y)), -np.inf, np.float32)
+    return np.asarray(x - taken.edge_x - _EDGE_SLOPE * (y - _EDGE_Y), np.float32)
 
 
 def is_inside_cut(cut: str, rows: np.ndarray, n_rows: int) -> np.ndarray:
@@ -353,11 +352,10 @@ def footprint_share(job: Job) -> float:
     size = job.granule.size_px * 10
     x, y = np.meshgrid(job.granule.x0 + points * size, job.granule.y0 - points * size)
     if job.granule.epsg == 32633:
-        from pyproj import Transformer
-
-        x, y = Transformer.from_crs(32633, 32632, always_xy=True).transform(x, y)
+        x, y = transformer(32633, 32632).transform(x, y)
     rows = np.broadcast_to(points[:, None], x.shape)
-    return float((is_inside_swath(job.taken, x, y) & is_inside_cut(job.cut, rows, 1)).mean())
+    inside = beyond_swath_m(job.taken, x, y) < 0
+    return float((inside & is_inside_cut(job.cut, rows, 1)).mean())
 
 
 def outline(job: Job) -> BaseGeometry:
@@ -374,9 +372,7 @@ def outline(job: Job) -> BaseGeometry:
     y = np.array([y_max + 2000.0, y_min - 2000.0])
     x = job.taken.edge_x + _EDGE_SLOPE * (y - _EDGE_Y)
     if job.granule.epsg == 32633:
-        from pyproj import Transformer
-
-        x, y = Transformer.from_crs(32632, 32633, always_xy=True).transform(x, y)
+        x, y = transformer(32632, 32633).transform(x, y)
     west = x_min - 50_000
     swath = shapely.Polygon([(west, y[0]), (x[0], y[0]), (x[1], y[1]), (west, y[1])])
     return box.intersection(swath)

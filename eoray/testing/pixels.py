@@ -69,36 +69,34 @@ def resample(
     Returns:
         Dims (band, y, x) without the margin, float32.
     """
-    rows = _slide(bands, down, margin, axis=1, blur=blur)
-    return _slide(rows, right, margin, axis=2, blur=blur)
+    moved = []
+    for band in bands:  # one at a time stays in the processor's cache
+        rows = _slide(band, down, margin, blur=blur)
+        moved.append(_slide(rows.T, right, margin, blur=blur).T)
+    return np.stack(moved)
 
 
-def _slide(bands: np.ndarray, shift: float, margin: int, *, axis: int, blur: bool) -> np.ndarray:
+def _slide(band: np.ndarray, shift: float, margin: int, *, blur: bool) -> np.ndarray:
     whole = round(shift)
     part = shift - whole
-    n = bands.shape[axis] - 2 * margin
+    n = band.shape[0] - 2 * margin
     if blur:
         taps = (0.5 * (0.5 + part) ** 2, 0.75 - part**2, 0.5 * (0.5 - part) ** 2)
     else:
         taps = (max(part, 0.0), 1 - abs(part), max(-part, 0.0))
     first = margin - whole
-    pieces = [
-        bands[:, first + i : first + i + n] if axis == 1 else bands[:, :, first + i : first + i + n]
-        for i in (-1, 0, 1)
-    ]
-    total = pieces[0] * np.float32(taps[0])
+    total = band[first - 1 : first - 1 + n] * np.float32(taps[0])
     spare = np.empty_like(total)
-    for piece, tap in zip(pieces[1:], taps[1:], strict=True):
-        np.multiply(piece, np.float32(tap), out=spare)
+    for offset, tap in ((0, taps[1]), (1, taps[2])):
+        np.multiply(band[first + offset : first + offset + n], np.float32(tap), out=spare)
         total += spare
     return np.asarray(total)
 
 
 def halve(fine: np.ndarray) -> np.ndarray:
     """Average 2 x 2 pixels; dims (y, x), float32."""
-    return np.asarray(
-        (fine[::2, ::2] + fine[1::2, ::2] + fine[::2, 1::2] + fine[1::2, 1::2]) * np.float32(0.25)
-    )
+    tall = fine[::2] + fine[1::2]
+    return np.asarray((tall[:, ::2] + tall[:, 1::2]) * np.float32(0.25))
 
 
 def double(coarse: np.ndarray) -> np.ndarray:
@@ -108,11 +106,18 @@ def double(coarse: np.ndarray) -> np.ndarray:
 
 def double_smooth(coarse: np.ndarray) -> np.ndarray:
     """Interpolate linearly to half the pixel; the outer rows are repeated."""
-    padded = np.pad(coarse, 1, mode="edge")
-    tall = np.empty((2 * coarse.shape[0], padded.shape[1]), coarse.dtype)
-    tall[::2] = 0.75 * padded[1:-1] + 0.25 * padded[:-2]
-    tall[1::2] = 0.75 * padded[1:-1] + 0.25 * padded[2:]
-    wide = np.empty((tall.shape[0], 2 * coarse.shape[1]), coarse.dtype)
-    wide[:, ::2] = 0.75 * tall[:, 1:-1] + 0.25 * tall[:, :-2]
-    wide[:, 1::2] = 0.75 * tall[:, 1:-1] + 0.25 * tall[:, 2:]
-    return wide
+    rows, cols = coarse.shape
+    tall = np.empty((2 * rows, cols), coarse.dtype)
+    _fill_between(coarse, tall)
+    wide = np.empty((2 * cols, 2 * rows), coarse.dtype)
+    _fill_between(np.ascontiguousarray(tall.T), wide)
+    return np.ascontiguousarray(wide.T)
+
+
+def _fill_between(coarse: np.ndarray, fine: np.ndarray) -> None:
+    """Put 3/4 of a row and 1/4 of its neighbour into each of its two halves."""
+    quarter = coarse * np.float32(0.25)
+    most = coarse * np.float32(0.75)
+    np.add(most[1:], quarter[:-1], out=fine[2::2])
+    np.add(most[:-1], quarter[1:], out=fine[1:-1:2])
+    fine[0], fine[-1] = coarse[0], coarse[-1]

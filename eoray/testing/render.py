@@ -12,7 +12,7 @@ from eoray.testing.frame import PAD, SUB, Frame, Granule, interpolate, locate, l
 from eoray.testing.land import Material
 from eoray.testing.noise import generator, smooth_field
 from eoray.testing.options import ArchiveOptions
-from eoray.testing.passes import Job, Pass, is_inside_cut, is_inside_swath
+from eoray.testing.passes import Job, Pass, beyond_swath_m, is_inside_cut
 from eoray.testing.pixels import double, double_smooth, halve, mixing_matrix, resample
 from eoray.testing.signals import CANOPY, TEXTURE, Signals
 from eoray.testing.weather import flood_level_m, snow_depth
@@ -47,6 +47,47 @@ class Picture:
     """Band id: dims (y, x), uint16, 0 where there is no data."""
     scl: np.ndarray
     """Dims (y, x) at 20 m, uint8."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Air:
+    """What lies between ground and sensor, dims (y, x), float32; nothing where it is clear."""
+
+    clear: np.ndarray | None
+    """Share of the light that passes clouds."""
+    haze: np.ndarray | None
+    """Optical thickness of haze at 0.55 um."""
+    shadow: np.ndarray | None
+
+    @classmethod
+    def of(
+        cls, cloud: np.ndarray, cirrus: np.ndarray, haze: np.ndarray, shadow: np.ndarray
+    ) -> _Air:
+        is_cloudy = cloud.any() or cirrus.any()
+        return cls(
+            np.exp(-1.4 * cloud - 0.5 * cirrus) if is_cloudy else None,
+            haze if haze.any() else None,
+            shadow if shadow.any() else None,
+        )
+
+    def doubled(self) -> _Air:
+        parts = (self.clear, self.haze, self.shadow)
+        return _Air(*(None if part is None else double_smooth(part) for part in parts))
+
+    def seen_through(self, surface: np.ndarray, number: int) -> np.ndarray:
+        """Reflectance of a band above the sky; a new array."""
+        clear = self.clear
+        if self.haze is not None:
+            thin = np.exp(self.haze * -_BLUE[number])
+            clear = thin if clear is None else thin * clear
+        value = surface.copy()
+        if self.shadow is not None:
+            value *= 1 - self.shadow * np.float32(0.5 if number == 0 else 0.62)
+        if clear is not None:
+            value -= _CLOUD[number]
+            value *= clear
+            value += _CLOUD[number]
+        return value
 
 
 @dataclass(slots=True)
@@ -156,19 +197,23 @@ class Renderer:
             for name in Sky.__dataclass_fields__
         }
         scl = self._classify(job.taken, ten, twenty, air)
-        scl[~self._footprint(job, 0.0)] = Scl.NO_DATA
+        beyond = self._beyond(job)
+        scl[beyond >= 0] = Scl.NO_DATA
         bias = self._biases(job)
         hit = self._saturated(job.taken, air["cloud"])
+        coarse = _Air.of(air["cloud"], air["cirrus"], air["haze"], air["shadow"])
+        fine = coarse.doubled()
         bands: dict[str, np.ndarray] = {}
         for number, band in enumerate(BANDS):
             is_fine = number < 4
             surface = ten[number] if is_fine else twenty[number - 4]
-            stored = self._sense(job, surface, number, air, bias[number])
+            seen_through = fine if is_fine else coarse
+            stored = self._sense(job, surface, number, seen_through, bias[number])
             if hit is not None:
                 stored[hit if is_fine else hit[::2, ::2] & hit[1::2, 1::2]] = DN_SATURATED
-            seen = self._footprint(job, _BAND_REACH_M[number])
-            if not seen.all():
-                stored[~(double(seen) if is_fine else seen)] = 0
+            unseen = beyond >= _BAND_REACH_M[number]
+            if unseen.any():
+                stored[double(unseen) if is_fine else unseen] = 0
             bands[band] = stored
         return Picture(bands, scl)
 
@@ -247,26 +292,22 @@ class Renderer:
         return scl
 
     def _sense(
-        self, job: Job, surface: np.ndarray, number: int, air: dict[str, np.ndarray], bias: float
+        self, job: Job, surface: np.ndarray, number: int, air: _Air, bias: float
     ) -> np.ndarray:
         """Add sky, sensor and processing to one band; dims (y, x), uint16, footprint aside."""
-        is_fine = number < 4
-        clear = np.exp(-1.4 * air["cloud"] - air["haze"] * _BLUE[number] - 0.5 * air["cirrus"])
-        glow = (1 - clear) * _CLOUD[number]
-        through = clear * (1 - air["shadow"] * np.float32(0.5 if number == 0 else 0.62))
-        if is_fine:
-            through, glow = double_smooth(through), double_smooth(glow)
-        value = surface * through
-        value += glow
+        value = air.seen_through(surface, number)
         if self.options.satellite_gain:
             side = 1 if job.taken.satellite == "A" else -1
             value *= np.float32(1 + side * _GAIN[number])
-        noise = self._noise(job.taken, BANDS[number], 1 if is_fine else 2)
-        value += noise * (np.float32(0.0012) + np.float32(0.009) * value)
+        spread = value * np.float32(0.009)
+        spread += np.float32(0.0012)
+        spread *= self._noise(job.taken, BANDS[number], 1 if number < 4 else 2)
+        value += spread
         value += np.float32(bias)
         if self.options.negatives:
             # the correction takes most from dark ground and nothing above a reflectance of 0.08
-            value -= _OVERCORRECTION[number] * np.maximum(1 - value * np.float32(12.5), 0)
+            dark = np.maximum(np.float32(1) - value * np.float32(12.5), 0)
+            value -= _OVERCORRECTION[number] * dark
         value *= np.float32(10_000)
         value += np.float32(1000.5 if job.has_offset else 0.5)
         np.clip(value, 1, DN_SATURATED - 1, out=value)
@@ -292,10 +333,12 @@ class Renderer:
         is_again = job.special == "reprocessed"
         return np.asarray(of_pass + own + (again if is_again else 0), np.float32)
 
-    def _footprint(self, job: Job, reach_m: float) -> np.ndarray:
-        inside = is_inside_swath(job.taken, self.x, self.y, reach_m)
+    def _beyond(self, job: Job) -> np.ndarray:
+        """Metres beyond the swath at 20 m, dims (y, x); +inf where another datastrip has it."""
+        beyond = beyond_swath_m(job.taken, self.x, self.y)
         n = self.granule.size_px // 2
-        return np.asarray(inside & is_inside_cut(job.cut, np.arange(n), n)[:, None])
+        beyond[~is_inside_cut(job.cut, np.arange(n), n)] = np.inf
+        return beyond
 
     def _noise(self, taken: Pass, name: str, step: int) -> np.ndarray:
         """Cut noise out of the pool by place: granules of a zone share the noise of a pass."""

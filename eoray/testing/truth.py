@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from eoray.testing.patches import ChangedLand
 from eoray.testing.pixels import mixing_matrix
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
     from shapely.geometry.base import BaseGeometry
 
 COLOURS = ("#3c6ec8", "#14501e", "#5aa03c", "#dcbe50", "#aadc6e", "#c83232", "#b4aaa0")
@@ -29,8 +31,7 @@ CHANGE_BANDS = ("kind", "start", "end", "fraction", "patch")
 """Bands of the change truth: id of the kind, days since 1970-01-01 of both ends, per cent of the
 pixel that changed, id of the patch. 0 where nothing changes."""
 
-_UNLABELLED, _WRONG = 0.35, 0.05
-_MIN_LABEL_M2 = 900.0
+_UNLABELLED, _WRONG, _MIN_LABEL_PX = 0.35, 0.05, 12
 _CONFUSED = {1: 3, 2: 3, 3: 2, 4: 5, 5: 4, 6: 7, 7: 6}
 """Class that a wrong label names, for half of them; the others name any."""
 
@@ -56,50 +57,53 @@ def write_truth(folder: Path, frame: Frame, changed: ChangedLand) -> None:
     the first class covers; ``changes_EPSG.tif``: int32 with the bands of ``CHANGE_BANDS``.
     """
     segment = _segments(frame, changed)
-    start, purity = _dominant(segment, changed.land.classes)
-    end, _ = _dominant(segment, changed.class_after())
+    shares = mixing_matrix(segment, SUB, len(changed.land.material), pure=False)
+    start, purity = _dominant(frame, shares, changed.land.classes)
+    end, _ = _dominant(frame, shares, changed.class_after())
     origin = (frame.x0, frame.y0)
     for name, pixels in (("land_cover", start), ("land_cover_end", end), ("purity", purity)):
         path = folder / f"{name}_{frame.epsg}.tif"
         write_cog(path, pixels, origin=origin, resolution_m=10, epsg=frame.epsg)
-    _write_changes(folder / f"changes_{frame.epsg}.tif", frame, _changes(segment, changed))
+    layers = _changes(frame, segment, shares, changed)
+    _write_changes(folder / f"changes_{frame.epsg}.tif", frame, layers)
 
 
 def _segments(frame: Frame, changed: ChangedLand) -> np.ndarray:
-    fine = Frame(
-        frame.epsg, frame.x0, frame.y0, frame.rows * SUB, frame.cols * SUB, frame.cell_m / SUB
-    )
+    """Segment of each cell of 2.5 m under a lattice of 10 m."""
+    rows, cols = frame.rows * SUB, frame.cols * SUB
+    fine = Frame(frame.epsg, frame.x0, frame.y0, rows, cols, frame.cell_m / SUB)
     return look_up(changed.land.segment, locate(fine, changed.land.frame))
 
 
-def _dominant(segment: np.ndarray, class_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _dominant(
+    frame: Frame, shares: csr_array, class_of: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Class with the largest share of each pixel, and that share in per cent; both uint8."""
-    rows, cols = segment.shape[0] // SUB, segment.shape[1] // SUB
-    cells = class_of[segment].reshape(rows, SUB, cols, SUB)
-    counts = np.stack([(cells == i).sum(axis=(1, 3), dtype=np.uint8) for i in range(1, 8)])
-    share = counts.max(axis=0) * 100.0 / SUB**2
-    return (counts.argmax(axis=0) + 1).astype(np.uint8), np.rint(share).astype(np.uint8)
+    is_class = (class_of[:, None] == np.arange(1, len(CLASSES) + 1)).astype(np.float32)
+    by_class = np.asarray(shares @ is_class)
+    share = np.rint(by_class.max(axis=1) * 100).astype(np.uint8)
+    dominant = (by_class.argmax(axis=1) + 1).astype(np.uint8)
+    return dominant.reshape(frame.shape), share.reshape(frame.shape)
 
 
-def _changes(segment: np.ndarray, changed: ChangedLand) -> np.ndarray:
+def _changes(
+    frame: Frame, segment: np.ndarray, shares: csr_array, changed: ChangedLand
+) -> np.ndarray:
     """Dims (band, y, x), int32, bands as ``CHANGE_BANDS``."""
-    rows, cols = segment.shape[0] // SUB, segment.shape[1] // SUB
-    layers = np.zeros((len(CHANGE_BANDS), rows, cols), np.int32)
-    if not changed.patches:
-        return layers
-    patch = changed.patch.astype(np.uint16)[segment]
-    shares = mixing_matrix(patch, SUB, len(changed.patches) + 1, pure=False)
-    table = np.zeros((len(changed.patches) + 1, 3), np.int32)
+    layers = np.zeros((len(CHANGE_BANDS), *frame.shape), np.int32)
+    fraction = np.asarray(shares @ (changed.patch > 0).astype(np.float32)).reshape(frame.shape)
+    row, col = np.nonzero(fraction)
     epoch = date(1970, 1, 1).toordinal()
+    table = np.zeros((len(changed.patches) + 1, 3), np.int32)
     for one in changed.patches:
         table[one.id] = one.kind, one.start.toordinal() - epoch, one.end.toordinal() - epoch
-    inside = shares[:, 1:]
-    fraction = np.asarray(inside.sum(axis=1)).reshape(rows, cols)
-    which = np.asarray(inside.argmax(axis=1)).reshape(rows, cols) + 1
-    which[fraction == 0] = 0
-    layers[:3] = table[which].transpose(2, 0, 1)
-    layers[3] = np.maximum(np.rint(fraction * 100), fraction > 0)
-    layers[4] = which
+    blocks = segment.reshape(frame.rows, SUB, frame.cols, SUB)
+    cells = changed.patch[blocks[row, :, col].reshape(len(row), SUB**2)]
+    times = (cells[:, :, None] == cells[:, None, :]).sum(axis=2) * (cells > 0)
+    patch = np.take_along_axis(cells, times.argmax(axis=1)[:, None], axis=1)[:, 0]
+    layers[:3, row, col] = table[patch].T
+    layers[3, row, col] = np.maximum(np.rint(fraction[row, col] * 100), 1)
+    layers[4, row, col] = patch
     return layers
 
 
@@ -179,50 +183,50 @@ def _geojson(polygon: BaseGeometry) -> dict[str, Any]:
 def _label_polygons(
     frame: Frame, changed: ChangedLand, options: ArchiveOptions
 ) -> list[tuple[BaseGeometry, int]]:
+    import shapely
     from affine import Affine
-    from rasterio.features import shapes
-    from shapely import affinity
-    from shapely.geometry import shape
+    from rasterio.features import shapes, sieve
 
-    units = _units(frame, changed)
     transform = Affine(10, 0, frame.x0, 0, -10, frame.y0)
+    units = sieve(_units(frame, changed), size=_MIN_LABEL_PX)
+    found = list(shapes(units, mask=units > 0, transform=transform))
+    class_ids = np.array([int(value) % 8 for _, value in found])
+    polygons = shapely.simplify(shapely.from_geojson([json.dumps(o) for o, _ in found]), 6.0)
     rng = generator(options.seed, "labels")
-    drawn: list[tuple[BaseGeometry, int]] = []
-    for outline, unit in shapes(units, mask=units > 0, transform=transform):
-        class_id = int(unit) % 8
-        labelled, wrong, confused, down, right, grow, any_class = rng.uniform(-1, 1, 7).tolist()
-        polygon = shape(outline).simplify(6.0)
-        if options.label_noise:
-            if (labelled + 1) / 2 < _UNLABELLED:
-                continue
-            polygon = affinity.translate(polygon, 12 * right, 12 * down).buffer(
-                7 * grow, quad_segs=2
-            )
-            if (wrong + 1) / 2 < _WRONG:
-                others = [i for i in range(1, 8) if i != class_id]
-                pick = others[int((any_class + 1) / 2 * 5.999)]
-                class_id = _CONFUSED[class_id] if confused > 0 else pick
-        if polygon.geom_type == "Polygon" and polygon.area >= _MIN_LABEL_M2 and polygon.is_valid:
-            drawn.append((polygon, class_id))
-    return drawn
+    down, right, grow = rng.uniform(-1, 1, (3, len(found)))
+    wrong, confused, labelled = rng.uniform(0, 1, (3, len(found)))
+    others = rng.integers(1, len(CLASSES), len(found))
+    if options.label_noise:
+        n_points = shapely.get_num_coordinates(polygons)
+        shift = np.repeat(np.stack([12 * right, 12 * down], axis=1), n_points, axis=0)
+        polygons = shapely.transform(polygons, lambda xy: xy + shift)
+        polygons = shapely.buffer(polygons, 7 * grow, quad_segs=2)
+        confusing = np.array([0, *(_CONFUSED[i] for i in range(1, 8))])[class_ids]
+        any_other = (class_ids - 1 + others) % len(CLASSES) + 1
+        bad = np.where(confused < 0.5, confusing, any_other)
+        class_ids = np.where(wrong < _WRONG, bad, class_ids)
+    keep = shapely.is_valid(polygons) & (shapely.area(polygons) >= _MIN_LABEL_PX * 100 / 2)
+    keep &= shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON
+    if options.label_noise:
+        keep &= labelled >= _UNLABELLED
+    return list(zip(polygons[keep].tolist(), class_ids[keep].tolist(), strict=True))
 
 
 def _units(frame: Frame, changed: ChangedLand) -> np.ndarray:
     """Number the things that a person would draw around: 8 x unit + class id, int32, 10 m.
 
     Fields and stands are whole; villages, rivers, roads and lakes are cut into squares of some
-    hundred metres, as nobody digitises a town with one line.
+    hundred metres, as nobody digitises a town with one line. 0 where the pixel is too mixed.
     """
     land = changed.land
-    centre = look_up(land.segment, locate(frame, land.frame))
-    class_id = _dominant(_segments(frame, changed), land.classes)[0].astype(np.int64)
-    family = land.key >> 40
-    whole = np.isin(land.material, (Material.CROP,)) | (family == 0) | (family == 3)
+    segment = _segments(frame, changed)
+    centre = segment[SUB // 2 :: SUB, SUB // 2 :: SUB]
+    shares = mixing_matrix(segment, SUB, len(land.material), pure=False)
+    class_id = _dominant(frame, shares, land.classes)[0].astype(np.int64)
+    whole = np.isin(land.key >> 40, (0, 3))  # strips of farmland, stands of forest
     name = np.where(land.material == Material.CROP, land.key // 2, land.key)
     x, y = frame.centres()
     square = (y // 300).astype(np.int64)[:, None] * 100_003 + (x // 300).astype(np.int64)[None, :]
-    unit = np.where(whole[centre], name[centre], square)
-    unit = np.where(land.classes[centre] == class_id, unit, square + 7)
     # 24 bits of a hash: two neighbours sharing one would merge, once in some million
-    code = (hash_unit(unit, 99) * (1 << 24)).astype(np.int64)
-    return (code * 8 + class_id).astype(np.int32)
+    code = (hash_unit(np.where(whole[centre], name[centre], square), 99) * (1 << 24)).astype(int)
+    return np.where(land.classes[centre] == class_id, code * 8 + class_id, 0).astype(np.int32)

@@ -26,7 +26,8 @@ BLOCK = Block(32, 400, 70, 2, 2)
 def position_dn(band: str, number: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     """DN of a zone pixel: row, column, band and granule all show; never 0."""
     salt = 1000 * BANDS.index(band) + 17 * number
-    return (1 + (131 * rows[:, None] + 7 * cols[None, :] + salt) % 20_000).astype(np.uint16)
+    values = 1 + (131 * rows[:, None] + 7 * cols[None, :] + salt) % 20_000
+    return np.asarray(values, dtype=np.uint16)
 
 
 @dataclass
@@ -107,8 +108,6 @@ def write_tif(path: Path, values: np.ndarray, transform: Affine, epsg: int) -> N
         "tiled": True,
         "blockxsize": 256,
         "blockysize": 256,
-        "compress": "deflate",
-        "zlevel": 1,
     }
     with rasterio.open(path, "w", **profile) as file:
         file.write(values, 1)

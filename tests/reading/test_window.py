@@ -165,6 +165,10 @@ def test_a_file_that_comes_back_is_read(scene: Any, corner: tuple[int, int]) -> 
     path = Path(scene.asset("B8A").href)
     away = path.with_suffix(".away")
     path.rename(away)
+
+    def come_back(seconds: float) -> None:
+        away.rename(path)
+
     values = read_asset(
         scene,
         scene.asset("B8A"),
@@ -172,7 +176,7 @@ def test_a_file_that_comes_back_is_read(scene: Any, corner: tuple[int, int]) -> 
         window=first_window(corner),
         resolution_m=20,
         retries=1,
-        wait=lambda _: away.rename(path) and None,
+        wait=come_back,
     )
     assert values.shape == (300, 200)
     assert values.min() > 0

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from eoray.cube import store
+from eoray.cube.check import check_cube
+from eoray.errors import CatalogError, ConflictError, StoreError
+from eoray.run import load_run
+from eoray.run.lease import hold_store
+
+NO_COMPOSITE = "cube: {composite: {method: none}}"
+ENOUGH_COMMITS = 4
+
+
+def commits(folder: Path) -> int:
+    if not (folder / "cube.icechunk" / "repo").exists():
+        return 0
+    repository = store.open_repository(str(folder / "cube.icechunk"))
+    return len(list(repository.ancestry(branch=store.BRANCH)))
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", "from eoray.cli import main; main()", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    limit = time.monotonic() + 240
+    while not condition() and process.poll() is None:
+        if time.monotonic() > limit:
+            raise TimeoutError("the run did not get on")
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def reference(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Checksum of the cube made inline, without a disturbance."""
+    folder = tmp_path_factory.mktemp("reference")
+    path = folder / "run.yaml"
+    path.write_text(f"""\
+version: 1
+name: run
+aoi: {archive / "aoi.geojson"}
+time: 2020-01-01/2022-12-31
+task: cube
+source:
+  catalog: {archive / "catalog.json"}
+  lineage: {{baseline_min: "02.00", mixed: true}}
+store: {folder / "out"}
+cube: {{composite: {{method: none}}}}
+""")
+    load_run(path).execute(["cube"], executor="inline")
+    return check_cube(str(folder / "out")).to_dict()
+
+
+def test_threads_give_the_checksum_of_inline_in_four_waves(
+    write_run: Any, reference: dict[str, Any], tmp_path: Path
+) -> None:
+    run = load_run(write_run(more=NO_COMPOSITE), ["run.workers=2"])
+    report = run.execute(["cube"], executor="threads")
+    found = check_cube(str(tmp_path / "out"))
+    assert report.stages["cube"]["tasks"] >= 64
+    assert commits(tmp_path / "out") >= ENOUGH_COMMITS
+    assert found.ok
+    assert found.checksum == reference["checksum"]
+
+
+def test_a_second_run_finds_everything_done(write_run: Any, tmp_path: Path) -> None:
+    path = write_run(more=NO_COMPOSITE)
+    first = load_run(path).execute(["cube"])
+    before = commits(tmp_path / "out")
+    second = load_run(path).execute(["cube"])
+    assert second.stages["cube"]["tasks"] == 0
+    assert second.stages["cube"]["skipped"] == first.stages["cube"]["tasks"]
+    assert commits(tmp_path / "out") == before
+
+
+def test_a_killed_driver_goes_on_to_the_same_checksum(
+    write_run: Any, reference: dict[str, Any], tmp_path: Path
+) -> None:
+    path = write_run(more=NO_COMPOSITE)
+    for wanted in (2, 4):
+        process = start("cube", str(path))
+        wait_for(lambda n=wanted: commits(tmp_path / "out") >= n, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    report = load_run(path).execute(["cube"])
+    assert report.stages["cube"]["skipped"] > 0
+    assert check_cube(str(tmp_path / "out")).checksum == reference["checksum"]
+
+
+def test_ctrl_c_keeps_what_is_done_and_leaves_with_5(write_run: Any, tmp_path: Path) -> None:
+    process = start("cube", str(write_run(more=NO_COMPOSITE)))
+    wait_for(lambda: commits(tmp_path / "out") >= 3, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 5
+    assert check_cube(str(tmp_path / "out")).ok
+
+
+def test_a_truncated_file_leaves_a_recorded_hole(
+    write_run: Any, archive: Path, tmp_path: Path
+) -> None:
+    catalog = tmp_path / "broken"
+    subprocess.run(["cp", "-r", str(archive), str(catalog)], check=True)
+    path = write_run(more=NO_COMPOSITE)
+    path.write_text(path.read_text().replace(str(archive / "catalog"), str(catalog / "catalog")))
+    files = sorted((catalog / "sentinel-2-c1-l2a").glob("*32U*/B04.tif"))
+    os.truncate(files[0], files[0].stat().st_size // 2)
+    report = load_run(path, ["run.retries=0"]).execute(["cube"])
+    found = check_cube(str(tmp_path / "out"))
+    assert report.stages["cube"]["failed_reads"] == 1
+    assert found.failed_reads == 1
+    assert found.ok
+
+
+def test_other_parameters_are_refused_before_anything_is_written(
+    write_run: Any, tmp_path: Path
+) -> None:
+    load_run(write_run(more=NO_COMPOSITE)).execute(["cube"])
+    before = commits(tmp_path / "out")
+    other = load_run(write_run(more=NO_COMPOSITE), ["cube.mask.dilate_cloud_m=40"])
+    with pytest.raises(StoreError, match=r"made with mask = .*cloud100m.*asks for .*cloud40m"):
+        other.execute(["cube"])
+    assert commits(tmp_path / "out") == before
+
+
+def test_a_live_writer_is_named(write_run: Any, tmp_path: Path) -> None:
+    run = load_run(write_run(more=NO_COMPOSITE))
+    with (
+        hold_store(str(tmp_path / "out"), "other-run"),
+        pytest.raises(ConflictError, match="other-run"),
+    ):
+        run.execute(["cube"])
+
+
+def test_a_place_without_scenes_is_named_before_anything_is_written(
+    write_run: Any, tmp_path: Path
+) -> None:
+    run = load_run(write_run(more=NO_COMPOSITE), ["aoi=[100.0, 10.0, 100.1, 10.1]"])
+    with pytest.raises(CatalogError, match="aoi"):
+        run.execute(["cube"])
+    assert not (tmp_path / "out" / "cube.icechunk").exists()
+
+
+def test_plan_reads_no_pixel_and_writes_nothing(write_run: Any, tmp_path: Path) -> None:
+    plan = load_run(write_run(more=NO_COMPOSITE)).plan().to_dict()
+    assert plan["tasks"] >= 64
+    assert {"scenes", "dates", "tiles", "requests", "bytes", "minutes"} <= set(plan)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_gives_the_checksum_of_inline(
+    write_run: Any, reference: dict[str, Any], tmp_path: Path, workers: int
+) -> None:
+    run = load_run(write_run(more=NO_COMPOSITE), [f"run.workers={workers}"])
+    run.execute(["cube"], executor="ray")
+    assert check_cube(str(tmp_path / "out")).checksum == reference["checksum"]
+
+
+@pytest.mark.slow
+def test_a_killed_ray_worker_costs_no_pixel(
+    write_run: Any, reference: dict[str, Any], tmp_path: Path
+) -> None:
+    process = start("cube", str(write_run(more=NO_COMPOSITE)), "--executor", "ray")
+    wait_for(lambda: commits(tmp_path / "out") >= 3, process)
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "ray::" in " ".join(child.cmdline()) and "_RayTask" in " ".join(child.cmdline())
+    ]
+    if workers:
+        workers[0].kill()
+    assert process.wait(timeout=240) == 0
+    assert workers
+    assert check_cube(str(tmp_path / "out")).checksum == reference["checksum"]
+
+
+@pytest.mark.slow
+def test_a_ray_client_gives_the_checksum_of_inline(
+    write_run: Any, reference: dict[str, Any], tmp_path: Path
+) -> None:
+    script = (
+        "import sys, json; from eoray.run import load_run\n"
+        "report = load_run(sys.argv[1]).execute(['cube'], address=sys.argv[2])\n"
+        "print(json.dumps(report.to_dict()))"
+    )
+    path = write_run(more=NO_COMPOSITE)
+    with ray_head(tmp_path) as port:
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(path), f"ray://127.0.0.1:{port}"],
+            capture_output=True,
+            timeout=280,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1])["stages"]["cube"]["tasks"] >= 64
+    assert check_cube(str(tmp_path / "out")).checksum == reference["checksum"]
+
+
+class ray_head:  # noqa: N801 - reads as what it is in a with statement
+    """A Ray head with a client server on loopback."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> int:
+        import socket
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        script = (
+            "import ray, sys, time\n"
+            "ray.init(address='local', num_cpus=2, include_dashboard=False)\n"
+            "from ray.util.client.server import serve\n"
+            "server = serve('127.0.0.1', int(sys.argv[1]))\n"
+            "print('ready', flush=True)\n"
+            "sys.stdin.read()\n"
+            "server.stop(0)\n"
+            "ray.shutdown()\n"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", script, str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self.process.stdout is not None
+        while self.process.stdout.readline().strip() != b"ready":
+            assert self.process.poll() is None
+        return port
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate(timeout=60)
