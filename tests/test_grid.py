@@ -246,11 +246,11 @@ def test_owner_mask_at_corners_of_zones_is_exact(
             for col in (-1, 0, 1):
                 tile = Tile(zone, centre.row + row, centre.col + col)
                 x0, _, _, y1 = tile.bounds
-                at = (np.arange(256) + 0.5) * 40
+                at = (np.arange(128) + 0.5) * 80
                 x, y = np.meshgrid(x0 + at, y1 - at)
                 lons, lats = to_utm(zone).transform(x, y, direction="INVERSE")
                 expected = zone_of(lons, lats) == zone
-                assert (owner_mask(tile, 40) == expected).all()
+                assert (owner_mask(tile, 80) == expected).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -333,9 +333,8 @@ def test_block_window_and_bounds_span_its_tiles() -> None:
     assert PixelWindow(10, 20, 3, 4).buffered(2) == PixelWindow(8, 18, 7, 8)
 
 
-@pytest.mark.parametrize("lat", [-70.0, -30.0, 0.1, 47.0, 78.0])
-@pytest.mark.parametrize("lon", [9.3, 11.9])
-def test_pixel_area_equals_the_geodesic_polygon(lat: float, lon: float) -> None:
+@pytest.mark.parametrize(("lon", "lat"), [(9.3, -70.0), (11.9, 0.1), (11.9, -30.0), (9.3, 78.0)])
+def test_pixel_area_equals_the_geodesic_polygon(lon: float, lat: float) -> None:
     tile = tile_containing(32, lon, lat)
     areas = pixel_area_m2(tile, 20)
     geod = Geod(ellps="WGS84")

@@ -167,22 +167,23 @@ def _detect(w: Work, n_clear: int, rule: Rule, out: Output, i: int) -> None:
     length = rule.run_length[min(int(n / years), rule.run_length.shape[0] - 1)]
     flags = describe_record(w.z, n, n_clear, rule)
     while seg < out.date_lo.shape[1]:
-        fit_whole(w, start, n, rule)
-        keep_whole(w, start, n)
-        limit = rule.step_limit * np.sqrt(float(max(n - start, 40)) / 40.0)
         start, stop = _initialise(w, n, start, rule)
         if stop < 0 or stop + length >= n:
             if seg == 0:
                 flags |= UNSTABLE if stop < 0 else INSUFFICIENT
             break
+        fit_whole(w, start, n, rule)
+        keep_whole(w, start, n)
+        _learn(w, start, stop, rule)
         if seg == 0:
             out.monitored_from[i] = w.date[stop + 1, DAY]
         out.monitored_to[i] = w.date[n - length, DAY]
-        first, seen = _monitor(w, n, start, stop, length, limit, rule)
+        first, seen = _monitor(w, n, start, stop, length, rule)
         flags |= seen
         if first < 0:
             break
         _write_break(w, first, length, out, i, seg)
+        out.monitored_to[i] = w.date[first, DAY]
         if n - first < 2 * length:
             flags |= RECORD_END
         start = first
@@ -206,15 +207,21 @@ def _initialise(w: Work, n: int, start: int, rule: Rule) -> tuple[int, int]:
             stop += 1
         if stop >= n:
             return start, -1
-        for k in range(start, stop + 1):
-            w.date[k, USED] = 1
-        fit(w, start, stop, rule.ridge[level_of(stop - start + 1, rule.level_obs)])
+        _learn(w, start, stop, rule)
         if _is_stable(w, start, stop, rule):
             return start, stop
         for k in range(start, stop + 1):
             w.date[k, USED] = 0
         start += 1
     return start, -1
+
+
+@kernel
+def _learn(w: Work, start: int, stop: int, rule: Rule) -> None:
+    """Fit the curve to the first window."""
+    for k in range(start, stop + 1):
+        w.date[k, USED] = 1
+    fit(w, start, stop, rule.ridge[level_of(stop - start + 1, rule.level_obs)])
 
 
 @kernel
@@ -232,15 +239,15 @@ def _is_stable(w: Work, start: int, stop: int, rule: Rule) -> bool:
 
 
 @kernel
-def _monitor(
-    w: Work, n: int, start: int, stop: int, length: int, step_limit: float, rule: Rule
-) -> tuple[int, int]:
+def _monitor(w: Work, n: int, start: int, stop: int, length: int, rule: Rule) -> tuple[int, int]:
     """Go through the observations after ``stop``; return (first of the break or -1, flags).
 
     An observation that fits updates the model. One that does not begins or lengthens a run; a run
     long enough in observations and days, of one direction, that does not return to the model, is
     a break.
     """
+    # The weather of years makes the scores of stable land grow with the length of the record.
+    step_limit = rule.step_limit * np.sqrt(float(max(n - start, 40)) / 40.0)
     count = stop - start + 1
     level = level_of(count, rule.level_obs)
     flags = 0

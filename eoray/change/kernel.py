@@ -149,9 +149,9 @@ def add_row(a: np.ndarray, k: int, row: Row, factor: float) -> None:
 @inner_loop
 def dot_row(row: Row, a: np.ndarray, k: int) -> float:
     """Multiply a tuple by row ``k``, summed in a fixed tree."""
-    return ((row[0] * a[k, 0] + row[4] * a[k, 4]) + (row[2] * a[k, 2] + row[6] * a[k, 6])) + (
-        (row[1] * a[k, 1] + row[5] * a[k, 5]) + (row[3] * a[k, 3] + row[7] * a[k, 7])
-    )
+    even: float = (row[0] * a[k, 0] + row[4] * a[k, 4]) + (row[2] * a[k, 2] + row[6] * a[k, 6])
+    odd: float = (row[1] * a[k, 1] + row[5] * a[k, 5]) + (row[3] * a[k, 3] + row[7] * a[k, 7])
+    return even + odd
 
 
 @kernel
@@ -191,9 +191,10 @@ def take_median(values: np.ndarray, n: int) -> float:
             lo = i
         if half < i:
             hi = j
+    middle: float = values[half]
     if n % 2 == 1:
-        return values[half]
-    below = values[0]
+        return middle
+    below: float = values[0]
     for k in range(1, half):
         below = max(below, values[k])
-    return 0.5 * (below + values[half])
+    return 0.5 * (below + middle)

@@ -113,7 +113,8 @@ def _orbit_gain(
     error = 1.5708 * spread / m / np.sqrt(m)
     if error >= abs(value):
         return 0.0
-    return min(max(value * (1.0 - (error / value) ** 2), -0.3), 0.3)
+    shrunk: float = value * (1.0 - (error / value) ** 2)
+    return min(max(shrunk, -0.3), 0.3)
 
 
 @kernel

@@ -16,6 +16,10 @@ from eoray.run.session import Run, load_run
 from eoray.run.usage import measure_peak
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from eoray.change.score import ChangeTruth
+    from eoray.grid import PixelWindow
     from eoray.testing.options import ArchiveOptions
 
 Progress = Callable[[str, int, int], None]
@@ -72,6 +76,9 @@ change:
   resolution_m: 10
   allow_mixed: true
 """
+
+ZONE = 32
+"""UTM zone of the demo's place."""
 
 FIT_STEPS = 120
 """Steps of training: about 25 s on two cores."""
@@ -200,26 +207,35 @@ def _count_false_alarms(
     }
 
 
-def _stored_change(run: Run) -> tuple[dict[str, Any], Any]:
-    """Change arrays over the tiles of one zone, side by side, and their geobox."""
-    import numpy as np
+def _stored_change(run: Run) -> tuple[dict[str, np.ndarray], PixelWindow]:
+    """Change arrays over the tiles of the demo's zone, side by side, and where they lie."""
+    from eoray.cube.read import CubeReader, CubeSource
+    from eoray.grid import PixelWindow
 
-    from eoray.cube.open import open_cube
-
-    product = f"change-{run.config.name}"
-    resolution_m = run.config.change.resolution_m
-    dataset = open_cube(run.paths.repository, resolution_m, product=product)
-    names = ("date_lo", "date_hi", "date_est", "n_obs", "monitored_from", "monitored_to")
-    arrays = {name: np.asarray(dataset[name].values) for name in (*names, "n_breaks", "qa_flags")}
-    return arrays, dataset
+    product, resolution_m = f"change-{run.config.name}", run.config.change.resolution_m
+    reader = CubeReader(CubeSource(run.paths.repository))
+    windows = [t.window(resolution_m) for t in reader.tiles(product) if t.zone == ZONE]
+    top, left = min(w.row_off for w in windows), min(w.col_off for w in windows)
+    window = PixelWindow(
+        top,
+        left,
+        max(w.row_off + w.height for w in windows) - top,
+        max(w.col_off + w.width for w in windows) - left,
+    )
+    names = ("date_lo", "date_hi", "date_est", "n_breaks", "monitored_from", "monitored_to")
+    arrays = {
+        name: reader.read(product, ZONE, name, window=window, resolution_m=resolution_m)
+        for name in names
+    }
+    return arrays, window
 
 
 def _score_change(run: Run, folder: Path) -> dict[str, Any]:
     """Compare the breaks with what the archive knows."""
     from eoray.change.score import score_breaks
 
-    arrays, dataset = _stored_change(run)
-    truth = _read_truth(folder / "archive" / "truth" / "changes_32632.tif", dataset)
+    arrays, window = _stored_change(run)
+    truth = _read_truth(folder / "archive" / "truth" / "changes_32632.tif", window)
     score = score_breaks(arrays, truth, judged=arrays["monitored_from"] > 0).to_dict()
     by_patch = score.pop("recall_by_patch")
     plain = {
@@ -228,8 +244,8 @@ def _score_change(run: Run, folder: Path) -> dict[str, Any]:
     return {"change_scores": plain, "recall_by_patch": by_patch}
 
 
-def _read_truth(path: Path, dataset: Any) -> Any:
-    """Truth rasters on the lattice of a change product."""
+def _read_truth(path: Path, place: PixelWindow) -> ChangeTruth:
+    """Truth rasters over a window of 10 m pixels."""
     import numpy as np
     import rasterio
     from rasterio.windows import Window
@@ -238,12 +254,12 @@ def _read_truth(path: Path, dataset: Any) -> Any:
     from eoray.testing import CHANGE_KINDS
 
     with rasterio.open(path) as file:
-        left, top = float(dataset.x[0]) - 5, float(dataset.y[0]) + 5
+        corner = place.transform(10)
         window = Window(
-            round((left - file.transform.c) / 10),
-            round((file.transform.f - top) / 10),
-            dataset.sizes["x"],
-            dataset.sizes["y"],
+            round((corner.c - file.transform.c) / 10),
+            round((file.transform.f - corner.f) / 10),
+            place.width,
+            place.height,
         )
         layers = file.read(window=window, boundless=True, fill_value=0)
     kind, start, _, fraction, patch = layers

@@ -162,12 +162,18 @@ def granules(tmp_path: Path) -> Granules:
     return Granules(tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def granules_at(tmp_path_factory: pytest.TempPathFactory) -> Granules:
+    """Granules that a module's tests share; they change none."""
+    return Granules(tmp_path_factory.mktemp("granules"))
+
+
+@pytest.fixture(scope="session")
 def block() -> Block:
     return BLOCK
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def corner() -> tuple[int, int]:
     """(row, col) of the block's upper left 20 m pixel in the zone."""
     window = CORNER.window(20)

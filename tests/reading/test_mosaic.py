@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -188,59 +188,67 @@ def nearest_granule(granules: Any, corner: tuple[int, int], made: Any) -> np.nda
     return choice
 
 
-def test_overlap_goes_to_the_nearest_centre_then_to_the_next_valid(
-    granules: Any, block: Block, corner: tuple[int, int]
-) -> None:
-    made = overlapping(granules, corner)
+@dataclass(frozen=True)
+class Overlap:
+    """Three overlapping granules, read once for all tests that look at them."""
+
+    granules: Any
+    made: dict[str, tuple[Any, tuple[int, int]]]
+    mosaic: Mosaic
+    choice: np.ndarray
+    """Number of the granule that each 20 m pixel should take, by brute force."""
+
+
+@pytest.fixture(scope="module")
+def overlap(granules_at: Any, block: Block, corner: tuple[int, int]) -> Overlap:
+    made = overlapping(granules_at, corner)
     mosaic = read_block([scene for scene, _ in made.values()], block, OPTIONS)
-    choice = nearest_granule(granules, corner, made)
+    return Overlap(granules_at, made, mosaic, nearest_granule(granules_at, corner, made))
+
+
+def test_overlap_goes_to_the_nearest_centre_then_to_the_next_valid(
+    overlap: Overlap, corner: tuple[int, int]
+) -> None:
+    choice, mosaic = overlap.choice, overlap.mosaic
     assert {*np.unique(choice)} == {-1, 0, 1, 2}
     for band in BANDS:
         factor = 1 if band == "B8A" else 2
         wide = choice.repeat(factor, axis=0).repeat(factor, axis=1)
         dn = np.zeros(wide.shape, np.uint16)
-        for number, (name, (_, at)) in enumerate(made.items()):
-            dn = np.where(wide == number, paste(granules, name, band, corner, at), dn)
+        for number, (name, (_, at)) in enumerate(overlap.made.items()):
+            dn = np.where(wide == number, paste(overlap.granules, name, band, corner, at), dn)
         np.testing.assert_array_equal(band_of(mosaic, band), stored(dn))
     np.testing.assert_array_equal(bits(mosaic, Quality.NO_DATA), choice == -1)
-    assert mosaic.used == tuple(made)
+    assert mosaic.used == tuple(overlap.made)
 
 
-def test_other_granule_is_marked_tile_by_tile(
-    granules: Any, block: Block, corner: tuple[int, int]
-) -> None:
-    made = overlapping(granules, corner)
-    mosaic = read_block([scene for scene, _ in made.values()], block, OPTIONS)
-    choice = nearest_granule(granules, corner, made)
+def test_other_granule_is_marked_tile_by_tile(overlap: Overlap, corner: tuple[int, int]) -> None:
     centres = [
         (
             at[0] - corner[0] + s.asset("SCL").shape[0] / 2,
             at[1] - corner[1] + s.asset("SCL").shape[1] / 2,
         )
-        for s, at in made.values()
+        for s, at in overlap.made.values()
     ]
     for row in (0, 512):
         for col in (0, 512):
-            part = choice[row : row + 512, col : col + 512]
-            present = [n for n in np.unique(part) if n >= 0]
-            main = min(
-                present,
-                key=lambda n: (centres[n][0] - row - 256) ** 2 + (centres[n][1] - col - 256) ** 2,
+            part = overlap.choice[row : row + 512, col : col + 512]
+            far = [(y - row - 256) ** 2 + (x - col - 256) ** 2 for y, x in centres]
+            main = min((n for n in np.unique(part) if n >= 0), key=lambda n: far[n])
+            marked = bits(overlap.mosaic, Quality.OTHER_GRANULE)
+            np.testing.assert_array_equal(
+                marked[row : row + 512, col : col + 512], (part >= 0) & (part != main)
             )
-            marked = bits(mosaic, Quality.OTHER_GRANULE)[row : row + 512, col : col + 512]
-            np.testing.assert_array_equal(marked, (part >= 0) & (part != main))
 
 
-def test_order_of_scenes_does_not_matter(
-    granules: Any, block: Block, corner: tuple[int, int]
-) -> None:
-    scenes = [scene for scene, _ in overlapping(granules, corner).values()]
-    first, second = (read_block(s, block, OPTIONS) for s in (scenes, scenes[::-1]))
+def test_order_of_scenes_does_not_matter(overlap: Overlap, block: Block) -> None:
+    scenes = [scene for scene, _ in overlap.made.values()]
+    turned = read_block(scenes[::-1], block, OPTIONS)
     for resolution_m in (10, 20):
-        np.testing.assert_array_equal(
-            first.reflectance[resolution_m], second.reflectance[resolution_m]
-        )
-        np.testing.assert_array_equal(first.quality[resolution_m], second.quality[resolution_m])
+        for name in ("reflectance", "quality"):
+            np.testing.assert_array_equal(
+                getattr(overlap.mosaic, name)[resolution_m], getattr(turned, name)[resolution_m]
+            )
 
 
 def test_datastrips_of_one_granule_are_put_together(
@@ -427,7 +435,7 @@ def test_misfit_is_refused_or_warped_as_the_options_say(
     scene = whole(granules, corner, shift_m=(7.0, -4.0))
     with pytest.raises(GridError, match=r"B03 of item 32TQS_a lies 0\.700, 0\.400 of a pixel"):
         read_block([scene], block, OPTIONS)
-    mosaic = read_block([scene], block, replace(OPTIONS, warp=True))
+    mosaic = read_block([scene], block, replace(OPTIONS, bands=("B03", "B8A"), warp=True))
     for band in ("B03", "B8A"):
         np.testing.assert_array_equal(band_of(mosaic, band), stored(warped(scene, band, block)))
 

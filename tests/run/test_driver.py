@@ -135,7 +135,7 @@ def test_pixels_of_a_run_are_the_workers(url: str) -> None:
     assert int(values[0, -1, -1]) == expected + PX * PX - 1
 
 
-@pytest.mark.parametrize("shards", [1, 13, 10_000])
+@pytest.mark.parametrize("shards", [13, 10_000, pytest.param(1, marks=pytest.mark.slow)])
 def test_threads_and_waves_do_not_change_the_checksum(
     url: str, reference: str, shards: int
 ) -> None:
@@ -153,10 +153,9 @@ def test_run_again_does_nothing(url: str, reference: str) -> None:
     assert driver.repository.lookup_branch("main") == before
 
 
-@pytest.mark.parametrize("after", [0, 3, 7])
-@pytest.mark.parametrize("name", ["inline", "threads"])
+@pytest.mark.parametrize(("name", "after"), [("inline", 0), ("inline", 7), ("threads", 5)])
 def test_interrupted_run_keeps_what_was_finished_and_goes_on(
-    url: str, reference: str, after: int, name: ExecutorName
+    url: str, reference: str, name: ExecutorName, after: int
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         make_driver(url, name=name).run(make_plan(PositionWorker(after)))

@@ -142,14 +142,15 @@ def test_negatives_are_kept_after_baseline_4_and_clamped_before(studio: Studio) 
     clear = next(job for job in jobs if job.has_offset)
     old = studio.picture(next(job for job in jobs if not job.has_offset))
     new = studio.picture(clear)
-    assert (old.bands["B12"] == 1).sum() > 5
-    below = new.bands["B12"][(new.bands["B12"] > 0) & (new.bands["B12"] < 1000)]
-    assert below.size > 5
-    assert below.min() > 900
+    swir = ("B11", "B12")
+    assert sum((old.bands[band] == 1).sum() for band in swir) > 3
+    below = [b[(b > 0) & (b < 1000)] for b in (new.bands[band] for band in swir)]
+    assert sum(part.size for part in below) > 3
+    assert min(part.min() for part in below if part.size) > 900
     kind = replace(studio.options, negatives=False)
     calm = Studio(studio.folder, kind).picture(clear)
-    held = calm.bands["B12"] > 0
-    assert (calm.bands["B12"][held] < 1000).sum() < below.size / 3
+    left = sum(((b > 0) & (b < 1000)).sum() for b in (calm.bands[band] for band in swir))
+    assert left < sum(part.size for part in below) / 2
 
 
 def test_overlap_shows_the_same_ground(studio: Studio) -> None:
@@ -162,7 +163,9 @@ def test_overlap_shows_the_same_ground(studio: Studio) -> None:
         b = north.bands[band][-n:].astype(int)
         difference = a - b
         # the atmosphere is corrected granule by granule: a step, the same everywhere
-        assert np.ptp(difference[(a > 0) & (b > 0) & (a < DN_SATURATED)]) <= 3
+        step_dn = np.median(difference)
+        assert (abs(difference - step_dn) <= 3).mean() > 0.99
+        assert step_dn != 0
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.999
 
 
