@@ -106,7 +106,11 @@ class _Fields:
         if name not in self.drawn:
             rng = generator(self.seed, "land", name)
             length_px = length_m / (self.frame.cell_m * _STEP)
-            self.drawn[name] = rough_field(rng, self.shape, length_px, octaves)
+            # long fields are drawn on fewer nodes: a wide kernel costs more than all the rest
+            step = max(1, int(length_px / 2 ** (octaves - 1) // 6))
+            shape = (-(-self.shape[0] // step) + 1, -(-self.shape[1] // step) + 1)
+            field = rough_field(rng, shape, length_px / step, octaves)
+            self.drawn[name] = enlarge(field, self.shape, step)
         return self.drawn[name]
 
 

@@ -23,7 +23,8 @@ def make_pixels(
     wave = np.sin(2 * np.pi * (day - FIRST_DAY - 100) / 365.25)
     clean = LEVEL[band] + wave[:, None] * SEASON[band]
     values = clean[:, :, None] + noise * rng.standard_normal((len(day), n_band, n_pixel))
-    return np.rint(values).astype(np.int16)[:, :, None, :]
+    stored: np.ndarray = np.rint(values).astype(np.int16)
+    return stored[:, :, None, :]
 
 
 def all_clear(values: np.ndarray) -> np.ndarray:

@@ -370,6 +370,6 @@ def noisy_scene(day: np.ndarray, n_pixel: int) -> tuple[np.ndarray, np.ndarray]:
 
 def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
     assert one.keys() == other.keys()
-    for name in one:
-        assert one[name].dtype == other[name].dtype
-        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+    for name, values in one.items():
+        assert values.dtype == other[name].dtype
+        np.testing.assert_array_equal(values, other[name], err_msg=name)

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -184,7 +185,7 @@ def test_prefetch_stops_reading_when_left_early() -> None:
 
     stream = prefetch(items(), depth=2)
     assert next(stream) == 0
-    stream.close()
+    cast("Generator[int]", stream).close()
     count = len(made)
     time.sleep(0.05)
     assert len(made) == count < 10

@@ -102,7 +102,7 @@ def test_labels_in_another_crs_burn_the_same_pixels(tmp_path: Path, crs: str) ->
         to_classes(LabelBurner(s.polygons, 32, border_m=1).burn(window), s.class_of)
         for s in (plain, other)
     ]
-    assert np.array_equal(*burned)
+    assert np.array_equal(burned[0], burned[1])
     used = burned[0] != IGNORE
     assert used.mean() > 0.7
     assert np.array_equal(burned[0][used] + 1, land.classes[used])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ def commits(folder: Path) -> int:
         return 0
     repository = store.open_repository(str(folder / "cube.icechunk"))
     return len(list(repository.ancestry(branch=store.BRANCH)))
+
+
+def has_commits(folder: Path, wanted: int) -> bool:
+    return commits(folder) >= wanted
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:
@@ -92,7 +97,7 @@ def test_a_killed_driver_goes_on_to_the_same_checksum(
     path = write_run(more=NO_COMPOSITE)
     for wanted in (2, 4):
         process = start("cube", str(path))
-        wait_for(lambda n=wanted: commits(tmp_path / "out") >= n, process)
+        wait_for(partial(has_commits, tmp_path / "out", wanted), process)
         process.send_signal(signal.SIGKILL)
         process.wait()
     report = load_run(path).execute(["cube"])
@@ -165,8 +170,9 @@ def test_plan_reads_no_pixel_and_writes_nothing(write_run: Any, tmp_path: Path) 
 def test_ray_gives_the_checksum_of_inline(
     write_run: Any, reference: dict[str, Any], tmp_path: Path, workers: int
 ) -> None:
-    run = load_run(write_run(more=NO_COMPOSITE), [f"run.workers={workers}"])
-    run.execute(["cube"], executor="ray")
+    path = write_run(more=NO_COMPOSITE)
+    process = start("cube", str(path), f"run.workers={workers}", "--executor", "ray")
+    assert process.wait(timeout=280) == 0
     assert check_cube(str(tmp_path / "out")).checksum == reference["checksum"]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from eoray.testing.cog import CogLayout, encode_cog, halve_mean, write_cog
 
-PLACE = {"origin": (716_820, 5_391_380), "resolution_m": 10, "epsg": 32632}
+PLACE: dict[str, Any] = {"origin": (716_820, 5_391_380), "resolution_m": 10, "epsg": 32632}
 
 
 def _noise(rows: int, cols: int, dtype: str, seed: int = 0) -> np.ndarray:
