@@ -80,6 +80,8 @@ class CubeReader:
             self._session = repository.readonly_session(snapshot_id=source.snapshot)
         self.snapshot: str = self._session.snapshot_id
         self._shards = ShardReader(self._session.store)
+        self._resolutions: dict[tuple[str, int], list[int]] = {}
+        self._listed: dict[tuple[str, int, int], list[tuple[str, ZarrArray]]] = {}
         self._arrays: dict[str, ZarrArray] = {}
 
     @cached_property
@@ -266,17 +268,25 @@ class CubeReader:
 
     def resolutions(self, product: str, zone: int) -> list[int]:
         """Resolutions in metres at which a product is stored in a zone."""
-        group = self.root[f"{product}/z{zone:02d}"]
-        return sorted(int(name[:-1]) for name, _ in group.groups() if name != "ledger")
+        key = (product, zone)
+        if key not in self._resolutions:
+            group = self.root[f"{product}/z{zone:02d}"]
+            self._resolutions[key] = sorted(
+                int(name[:-1]) for name, _ in group.groups() if name != "ledger"
+            )
+        return self._resolutions[key]
 
     def arrays(self, product: str, zone: int, resolution_m: int) -> list[tuple[str, ZarrArray]]:
         """Name and array of everything that has a y and an x, without the coordinates."""
-        group = self.root[group_path(product, zone, resolution_m)]
-        return sorted(
-            (name, array)
-            for name, array in group.arrays()
-            if (array.metadata.dimension_names or ())[-2:] == ("y", "x")
-        )
+        key = (product, zone, resolution_m)
+        if key not in self._listed:
+            group = self.root[group_path(product, zone, resolution_m)]
+            self._listed[key] = sorted(
+                (name, array)
+                for name, array in group.arrays()
+                if (array.metadata.dimension_names or ())[-2:] == ("y", "x")
+            )
+        return self._listed[key]
 
     def _any_group(self, product: str, zone: int) -> ZarrGroup:
         finest = self.resolutions(product, zone)[0]
