@@ -149,11 +149,14 @@ def _changes(
         nearest = np.argsort(rough, axis=None, kind="stable")[:size]
         patch = np.zeros((n, n), bool)
         patch.flat[nearest] = True
+        patch &= np.isin(cover, allowed[k])
         if (gaussian_filter((kind > 0).astype(float), 1.5)[patch] > 0.01).any():
             continue
         kind[patch] = k
         date[patch] = rng.integers(begin, end)
-        fraction[patch] = np.clip(rng.beta(1.6, 1.0) + 0.1 * rng.standard_normal(size), 0.12, 1)
+        fraction[patch] = np.clip(
+            rng.beta(1.6, 1.0) + 0.1 * rng.standard_normal(patch.sum()), 0.12, 1
+        )
     return kind, date, fraction
 
 

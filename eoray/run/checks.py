@@ -27,11 +27,12 @@ def check_stages(context: StageContext, stages: Sequence[str]) -> None:
             f"stage {stages[0]!r} reads the cube at {context.paths.repository!r}, and there is "
             "none; run the cube stage first (`eoray cube`), or correct store"
         )
-    if "cube" in stages and exists:
-        root = read_root(open_repository(context.paths.repository))
-        spec = scene_product(context.cube.recipe)
-        for zone in context.cube.entries:
-            check_product(root, spec, zone)
+    if "cube" in stages:
+        plan = context.cube  # place, time, items and grids are refused here
+        if exists:
+            root = read_root(open_repository(context.paths.repository))
+            for zone in plan.entries:
+                check_product(root, scene_product(plan.recipe), zone)
     if "fit" in stages:
         _check_labels(context)
     if "predict" in stages and "fit" not in stages:

@@ -188,7 +188,8 @@ def test_neighbour_zone_shows_the_same_ground(small_archive: Path) -> None:
                 dst_nodata=0,
             )
         mine = target.read(1).astype(np.float32)
-    both = (warped > 0) & (mine > 0)
+    glint = 20_000
+    both = (warped > 0) & (mine > 0) & (warped < glint) & (mine < glint)
     assert both.sum() > 1000
     assert np.corrcoef(warped[both], mine[both])[0, 1] > 0.93
 
@@ -368,7 +369,10 @@ def test_demo_is_too_hard_for_a_nearest_mean_of_pixels(tmp_path: Path) -> None:
         bands = [_read(item, COMMON_NAMES[band]).astype(np.float32) + offset for band in BANDS]
         fine = [b if b.shape == clear.shape else b.repeat(2, 0).repeat(2, 1) for b in bands]
         stacks.append(np.where(clear, np.stack(fine), np.nan)[:, ::2, ::2])
-    median = np.nanmedian(np.stack(stacks), axis=0)
+    stack = np.stack(stacks)
+    seen = np.isfinite(stack).any(axis=(0, 1))
+    median = np.full(stack.shape[1:], np.nan, np.float32)
+    median[:, seen] = np.nanmedian(stack[:, :, seen], axis=0)
     cover = _truth(folder, "land_cover")[0][-options.size_px :][::2, ::2]
     good = np.isfinite(median).all(axis=0)
     west = good & (np.arange(cover.shape[1]) < cover.shape[1] // 2)
