@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -253,6 +254,10 @@ def _extent(bounds: Iterable[float]) -> str:
     return "[" + ", ".join(f"{value:.3f}" for value in bounds) + "]"
 
 
+_RASTERIO_WARNINGS = Lock()
+"""``rasterize`` hides a warning by ``catch_warnings``, which two threads must not enter at once."""
+
+
 class LabelBurner:
     """Burn polygons of one zone to windows of its pixels."""
 
@@ -298,9 +303,8 @@ class LabelBurner:
         for class_id in np.unique(self._classes[hits]):
             mine = hits[self._classes[hits] == class_id]
             shapes = [(self._cores[i], int(self._numbers[i])) for i in mine]
-            layer = rasterize(
-                shapes, shape, fill=NO_PLACE, transform=transform, dtype="int32", all_touched=False
-            )
+            with _RASTERIO_WARNINGS:
+                layer = rasterize(shapes, shape, fill=NO_PLACE, transform=transform, dtype="int32")
             covered += layer != NO_PLACE
             places = np.where(layer != NO_PLACE, layer, places)
         places[covered > 1] = NO_PLACE

@@ -138,31 +138,36 @@ def _blocks(
 
 def _groups(polygons: Sequence[Polygon], outlines: np.ndarray, gap_m: float) -> np.ndarray:
     """Connected component by polygon: shared ground, or a gap below ``gap_m``."""
+    import shapely
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     left, right = [np.zeros(0, int)], [np.zeros(0, int)]
-    for mine, theirs, ours in _by_zone(polygons, outlines):
-        a, b = _pairs(ours[mine], ours[theirs], gap_m)
-        left.append(mine[a])
-        right.append(theirs[b])
+    for mine, theirs, here in _by_zone(polygons, outlines):
+        a, b = _near(here[mine], here[theirs], gap_m)
+        a, b = mine[a], theirs[b]
+        a, b = a[a < b], b[a < b]
+        if gap_m <= 0:
+            # A common border is no common ground: neighbouring fields may go to other blocks.
+            shared = shapely.area(shapely.intersection(here[a], here[b])) > 1.0
+            a, b = a[shared], b[shared]
+        left.append(a)
+        right.append(b)
     rows, cols = np.concatenate(left), np.concatenate(right)
     n = len(polygons)
     graph = coo_array((np.ones(rows.size), (rows, cols)), shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1])
 
 
-def _pairs(mine: np.ndarray, theirs: np.ndarray, gap_m: float) -> tuple[np.ndarray, np.ndarray]:
+def _near(mine: np.ndarray, theirs: np.ndarray, gap_m: float) -> tuple[np.ndarray, np.ndarray]:
     import shapely
 
     tree = shapely.STRtree(theirs)
     if gap_m > 0:
         a, b = tree.query(mine, predicate="dwithin", distance=gap_m)
-        return a, b
-    a, b = tree.query(mine, predicate="intersects")
-    # A common border is no common ground: neighbouring fields may be in different blocks.
-    shared = shapely.area(shapely.intersection(mine[a], theirs[b])) > 1.0
-    return a[shared], b[shared]
+    else:
+        a, b = tree.query(mine, predicate="intersects")
+    return a, b
 
 
 def _by_zone(

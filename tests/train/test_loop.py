@@ -10,7 +10,7 @@ import torch
 
 from eoray.chips.dataset import LabelStatistics
 from eoray.models.registry import hash_weights
-from eoray.train.loop import Team, train
+from eoray.train.loop import Team, Trained, train
 from eoray.train.plan import FitPlan
 from eoray.train.resume import latest_step, list_checkpoints
 from eoray.train.trainer import _measure
@@ -115,7 +115,7 @@ def test_nearest_mean_score_equals_numpy(make_plan: PlanMaker, tmp_path: Path, l
 
 def test_two_workers_agree_with_one(make_plan: PlanMaker, tmp_path: Path) -> None:
     """Two workers in threads, gradients averaged between them, as DDP does between processes."""
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor, wait
     from threading import Barrier
 
     plan = make_plan(steps=8)
@@ -125,9 +125,9 @@ def test_two_workers_agree_with_one(make_plan: PlanMaker, tmp_path: Path) -> Non
     def team(rank: int) -> Team:
         def add(tensor: torch.Tensor) -> torch.Tensor:
             shared[rank] = tensor.clone()
-            barrier.wait(20)
+            barrier.wait()
             total = shared[0] + shared[1]
-            barrier.wait(20)
+            barrier.wait()
             return total
 
         def wrap(model: torch.nn.Module) -> torch.nn.Module:
@@ -140,10 +140,20 @@ def test_two_workers_agree_with_one(make_plan: PlanMaker, tmp_path: Path) -> Non
 
         return Team(rank, 2, wrap=wrap, add=add)
 
+    def work(rank: int) -> Trained:
+        try:
+            return train(plan, _measure(plan), tmp_path / "two", team(rank))
+        except BaseException:
+            barrier.abort()  # or the other worker waits for good
+            raise
+
     with ThreadPoolExecutor(2) as pool:
-        parts = list(
-            pool.map(lambda r: train(plan, _measure(plan), tmp_path / "two", team(r)), range(2))
-        )
+        running = [pool.submit(work, rank) for rank in range(2)]
+        wait(running)
+    errors = [error for one in running if (error := one.exception())]
+    if errors:
+        raise BaseExceptionGroup("of the workers", errors)
+    parts = [one.result() for one in running]
     states = [alone.model.state_dict(), *(part.model.state_dict() for part in parts)]
     for name, values in states[0].items():
         assert np.array_equal(states[1][name], states[2][name])
