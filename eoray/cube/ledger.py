@@ -14,8 +14,12 @@ import numpy as np
 
 from eoray.cube import store
 from eoray.cube.layout import NEVER, TileResult, ZarrGroup, ledger_path
+from eoray.cube.planes import read_planes, write_planes
 from eoray.cube.shard import is_fill
-from eoray.grid import Tile
+from eoray.grid import ZONE_COLS, ZONE_ROWS, Tile
+
+BATCH = 64
+"""Entries read at once: one round of requests instead of one for each entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class Ledger:
         self._index = {key: i for i, key in enumerate(self.entries)}
         path = ledger_path(product, zone)
         self._group: ZarrGroup | None = root.get(path)
-        self._cache: dict[tuple[str, int], np.ndarray] = {}
+        self._batches: dict[int, dict[str, _Cells]] = {}
         self._sources: list[str] | None = None
 
     @property
@@ -99,35 +103,69 @@ class Ledger:
 
     def field(self, name: str, entry: str) -> np.ndarray:
         """One ledger array at one entry, dims (tile_y, tile_x)."""
-        index = self._index[entry]
-        key = (name, index)
-        if key not in self._cache:
-            self._cache[key] = self._group[name][index]  # type: ignore[index]
-        return self._cache[key]
+        fill = store.LEDGER_FILLS.get(name, 0)
+        plane = np.full(ZONE_ROWS * ZONE_COLS, fill, store.LEDGER_ARRAYS[name])
+        cells = self._cells(entry)
+        plane[cells.place] = cells.values[name]
+        return plane.reshape(ZONE_ROWS, ZONE_COLS)
 
     def get(self, tile: Tile, entry: str) -> TileReceipt | None:
         """What is known of a tile at an entry; None where nothing was ever done."""
         if entry not in self._index:
             return None
-        at = (tile.row, tile.col)
-        status = int(self.field("status", entry)[at])
-        if status == NEVER:
+        cells = self._cells(entry)
+        place = tile.row * ZONE_COLS + tile.col
+        at = int(np.searchsorted(cells.place, place))
+        if at == len(cells.place) or cells.place[at] != place:
             return None
+        return self._receipt(cells, at, entry)
+
+    def _receipt(self, cells: _Cells, at: int, entry: str) -> TileReceipt:
+        row, col = divmod(int(cells.place[at]), ZONE_COLS)
+        found = {name: int(values[at]) for name, values in cells.values.items()}
         return TileReceipt(
-            tile=tile,
+            tile=Tile(self.zone, row, col),
             entry=entry,
-            status=status,
-            n_valid=int(self.field("n_valid", entry)[at]),
-            n_failed=int(self.field("n_failed", entry)[at]),
-            digest=int(self.field("digest", entry)[at]),
-            source=self.sources[int(self.field("source", entry)[at])],
+            status=found["status"],
+            n_valid=found["n_valid"],
+            n_failed=found["n_failed"],
+            digest=found["digest"],
+            source=self.sources[found["source"]],
         )
+
+    def _cells(self, entry: str) -> _Cells:
+        """What is done at an entry; its neighbours in the list are read with it."""
+        index = self._index[entry]
+        batch = index // BATCH
+        if batch not in self._batches:
+            self._batches[batch] = self._read_batch(range(batch * BATCH, (batch + 1) * BATCH))
+        return self._batches[batch][entry]
+
+    def _read_batch(self, wanted: range) -> dict[str, _Cells]:
+        positions = [i for i in wanted if i < len(self.entries)]
+        group = self._group
+        status = read_planes(group["status"], positions)  # type: ignore[index]
+        places = [np.flatnonzero(plane != NEVER) for plane in status]
+        batch = {self.entries[i]: _Cells(p, {}) for i, p in zip(positions, places, strict=True)}
+        for name in store.LEDGER_ARRAYS:
+            stored = read_planes(group[name], positions)  # type: ignore[index]
+            for cells, plane in zip(batch.values(), stored, strict=True):
+                cells.values[name] = plane.ravel()[cells.place]
+        return batch
 
     def receipts(self, entry: str) -> list[TileReceipt]:
         """Every tile done at an entry, in order of row and column."""
-        found = np.argwhere(self.field("status", entry) != NEVER)
-        tiles = [Tile(self.zone, int(row), int(col)) for row, col in found]
-        return [r for r in (self.get(tile, entry) for tile in tiles) if r is not None]
+        cells = self._cells(entry)
+        return [self._receipt(cells, at, entry) for at in range(len(cells.place))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """The tiles of one entry that are done: memory follows them, not the size of the zone."""
+
+    place: np.ndarray
+    """Row * columns of the zone + column, ascending."""
+    values: dict[str, np.ndarray]
 
 
 def write_receipts(root: ZarrGroup, product: str, receipts: Iterable[TileReceipt]) -> None:
@@ -145,14 +183,18 @@ def _write_zone(
     group = root[ledger_path(product, zone)]
     index = {key: i for i, key in enumerate(store.entry_keys(root, product, zone))}
     rows = _source_rows(group, [r.source for rs in by_entry.values() for r in rs])
-    for entry, receipts in sorted(by_entry.items()):
-        at = np.array([(r.tile.row, r.tile.col) for r in receipts]).T
-        for name in store.LEDGER_ARRAYS:
-            values = [rows[r.source] if name == "source" else getattr(r, name) for r in receipts]
-            array = group[name]
-            plane = array[index[entry]]
-            plane[at[0], at[1]] = np.array(values, dtype=array.dtype)
-            array[index[entry]] = plane
+    entries = sorted(by_entry)
+    for name in store.LEDGER_ARRAYS:
+        array = group[name]
+        positions = [index[entry] for entry in entries]
+        planes = {}
+        for entry, plane in zip(entries, read_planes(array, positions), strict=True):
+            for r in by_entry[entry]:
+                plane[r.tile.row, r.tile.col] = (
+                    rows[r.source] if name == "source" else getattr(r, name)
+                )
+            planes[index[entry]] = plane
+        write_planes(array, planes)
 
 
 def _source_rows(group: ZarrGroup, sources: Iterable[str]) -> dict[str, int]:

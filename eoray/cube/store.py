@@ -42,6 +42,8 @@ LEDGER_ARRAYS = {
     "digest": "uint64",
     "source": "int32",
 }
+LEDGER_FILLS = {"source": -1}
+"""Fill values other than 0."""
 _COORD_CHUNK = 4096
 
 
@@ -248,7 +250,7 @@ def _create_ledger(root: ZarrGroup, product: str, zone: int) -> None:
             shape=(0, ZONE_ROWS, ZONE_COLS),
             chunks=(1, ZONE_ROWS, ZONE_COLS),
             dtype=dtype,
-            fill_value=-1 if name == "source" else 0,
+            fill_value=LEDGER_FILLS.get(name, 0),
             dimension_names=["time", "tile_y", "tile_x"],
         )
     for name in ("entry", "sources"):
