@@ -224,32 +224,28 @@ def reduce_scenes(values: np.ndarray, clear: np.ndarray, method: str) -> np.ndar
     Source:
         Roberts, Mueller, McIntyre 2017, IEEE TGRS 55(11), for the geomedian.
     """
+    if method == "geomedian":
+        from eoray.cube.geomedian import reduce_geomedian
+
+        # numba compiles once per layout: always hand it C arrays
+        values, clear = np.ascontiguousarray(values), np.ascontiguousarray(clear)
+        return np.asarray(reduce_geomedian(values, clear, FILL))
+    if method == "median":
+        return _median(values, clear)
+    raise ConfigError(f"composite method {method!r} is unknown; use 'geomedian' or 'median'")
+
+
+def _median(values: np.ndarray, clear: np.ndarray) -> np.ndarray:
     anywhere = clear.any(axis=0)
     out = np.full(values.shape[1:], FILL, np.int16)
     if not anywhere.any():
         return out
     rows, cols = np.flatnonzero(anywhere.any(axis=1)), np.flatnonzero(anywhere.any(axis=0))
     box = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    part = np.where(clear[:, None], values, np.nan).astype(np.float32)[(..., *box)]
-    if method == "geomedian":
-        reduced = _geomedian(part)
-    elif method == "median":
-        reduced = _nanmedian(part)
-    else:
-        raise ConfigError(f"composite method {method!r} is unknown; use 'geomedian' or 'median'")
+    reduced = _nanmedian(np.where(clear[:, None], values, np.nan).astype(np.float32)[(..., *box)])
     known = anywhere[box]
     out[(slice(None), *box)] = np.where(known, np.rint(np.where(known, reduced, 0)), FILL)
     return out
-
-
-def _geomedian(part: np.ndarray) -> np.ndarray:
-    """Dims (time, band, y, x), float32 with NaN -> (band, y, x)."""
-    from geomad import nangeomedian_pcm
-
-    stack = np.ascontiguousarray(part.transpose(2, 3, 1, 0))
-    # eps in stored units: a tenth of a unit of 1e-4 reflectance
-    result = nangeomedian_pcm(stack, eps=0.1, maxiters=1000, num_threads=1, nocheck=True)
-    return np.asarray(result).transpose(2, 0, 1)
 
 
 def _nanmedian(part: np.ndarray) -> np.ndarray:

@@ -73,7 +73,7 @@ def versions() -> dict[str, str]:
     """Versions that a product can depend on."""
     from importlib.metadata import version
 
-    names = ("eoray", "numpy", "rasterio", "zarr", "icechunk", "ray", "torch", "numba", "geomad")
+    names = ("eoray", "numpy", "rasterio", "zarr", "icechunk", "ray", "torch", "numba")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 

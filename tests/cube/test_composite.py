@@ -91,6 +91,28 @@ def test_geomedian_of_a_cross_is_its_centre_whatever_its_arms() -> None:
     assert np.abs(found).max() <= 1
 
 
+@pytest.mark.parametrize(
+    "spectra",
+    [
+        [[1000, 2000], [0, 0], [2100, 4000], [1400, 900], [600, 3200]],  # in the middle of four
+        [[7, 70], [7, 70], [7, 70], [9000, 12], [800, 4000]],  # three of five are the same
+        [[0, 0], [100, 200], [300, 600], [5000, 10000], [200, 400]],  # on a line: its median
+    ],
+)
+def test_an_observation_that_is_the_geomedian_is_met_exactly(spectra: list[list[int]]) -> None:
+    """Weiszfeld's iteration alone stops short of it."""
+    values = np.array(spectra, np.int16)[:, :, None, None]
+    expected = min(spectra, key=lambda s: sum_of_distances(np.array(spectra, "f8"), np.array(s)))
+    found = reduce_scenes(values, np.ones((5, 1, 1), bool), "geomedian")[:, 0, 0]
+    assert found.tolist() == expected
+
+
+def test_geomedian_of_two_dates_is_their_middle() -> None:
+    values = np.array([[-100, 7], [301, 9]], np.int16)[:, :, None, None]
+    found = reduce_scenes(values, np.ones((2, 1, 1), bool), "geomedian")[:, 0, 0]
+    assert found.tolist() == [101, 8]
+
+
 def test_geomedian_of_one_date_is_that_date() -> None:
     spectrum = np.array([[-3, 1234, 32767]], np.int16)
     found = reduce_scenes(spectrum[:, :, None, None], np.ones((1, 1, 1), bool), "geomedian")
