@@ -7,14 +7,22 @@ that the driver can commit what is done before it stops.
 
 from __future__ import annotations
 
+import logging
+import os
 import pickle
+import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from eoray.errors import ClusterError, ConfigError, EorayError
+from eoray.log import get_logger
 
 ExecutorName = Literal["inline", "threads", "ray"]
 
@@ -157,32 +165,126 @@ def _run_ray(task: Callable[[Any], Any], rows: Sequence[Any], workers: int) -> I
             yield pickle.loads(data)  # noqa: S301 - our own actors made it
 
 
+_LOCAL_RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A slow start of a worker (torch takes 15 s to import on a busy machine) is no failure.
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    # Ray's own is 15: on a shared machine the run would wait for everybody else.
+    "RAY_worker_niceness": "0",
+    # Else each process without a GPU warns about how Ray hides GPUs.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Environment of a local Ray; what the user has set wins."""
+
+_LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Set to 0, Ray takes 127.0.0.1 for its address, as on macOS; read when ray is imported."""
+
+_OBJECT_STORE_BYTES = 256 * 2**20
+"""Rows and receipts only: pixels never travel through it. Ray's own is 30 % of the memory."""
+
+_START_ATTEMPTS = 4
+"""The raylet gives its helpers 15 s each, a constant in it (ray-project/ray issue 65983). On a busy
+machine they need longer, so that a start fails by chance; each try finds more files in memory."""
+
+
 @contextmanager
 def local_ray(cpus: int) -> Iterator[None]:
-    """Start a Ray of our own on this machine and stop it at the end.
+    """Start a Ray of our own on this machine, on loopback, and stop it at the end.
 
     Always a fresh one: the Ray of a killed run may still be dying. A Ray that this process is
     already connected to is used as it is.
+
+    Raises:
+        ClusterError: Ray did not start in four attempts.
     """
-    import ray
+    with _environment(_local_settings()):
+        import ray
 
-    if ray.is_initialized():
-        yield
-        return
-    import logging
+        if ray.is_initialized():
+            yield
+            return
+        with TemporaryDirectory(prefix="eoray-ray-", dir=_short_folder()) as folder:
+            _start_ray(cpus, folder)
+            try:
+                yield
+            finally:
+                ray.shutdown()
 
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=True,
-    )
+
+def _local_settings() -> dict[str, str]:
+    if "ray" in sys.modules:  # it has chosen its address already
+        return _LOCAL_RAY
+    return {**_LOCAL_RAY, _LOOPBACK_ONLY: "0"}
+
+
+@contextmanager
+def _environment(defaults: dict[str, str]) -> Iterator[None]:
+    """Set environment variables that are not set yet, and remove them at the end."""
+    added = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        ray.shutdown()
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _short_folder() -> str:
+    """A folder for Ray's sockets, whose paths may have 107 characters."""
+    folder = gettempdir()
+    return folder if len(folder) <= 30 else "/tmp"  # noqa: S108 - a folder of its own is made in it
+
+
+def _start_ray(cpus: int, folder: str) -> None:
+    import ray
+
+    for attempt in range(1, _START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+            )
+            return
+        except (TypeError, ValueError):
+            raise
+        except Exception as error:
+            reason = _start_failure(folder) or str(error)
+            _stop_processes(folder)
+            if attempt == _START_ATTEMPTS:
+                raise ClusterError(
+                    f"local Ray did not start in {attempt} attempts ({reason[:300]}); this machine "
+                    "is too busy or short of memory: run again when it is idle, or with "
+                    "`--executor threads`"
+                ) from error
+            get_logger().warning("ray start failed", attempt=attempt, reason=reason[:300])
+
+
+def _start_failure(folder: str) -> str:
+    """What the raylet said last; Ray's own error is only that the start took too long."""
+    lines = [
+        line
+        for path in Path(folder).glob("session_2*/logs/raylet.err")
+        for line in path.read_text(errors="replace").splitlines()
+        if "Check failed" in line
+    ]
+    return lines[-1].partition("Check failed: ")[2] if lines else ""
+
+
+def _stop_processes(folder: str) -> None:
+    """Stop what a failed start left running: each process of it names its folder."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(folder in argument for argument in child.cmdline()):
+                child.kill()
+                child.wait(10)
 
 
 @contextmanager
@@ -197,6 +299,9 @@ def cluster_ray(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    known = _known_address(address)
+    if known is not None:
+        check_reachable(known)
     try:
         ray.init(address=address, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -208,3 +313,46 @@ def cluster_ray(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _known_address(address: str) -> str | None:
+    """Where ``auto`` leads to, as Ray finds it; None where Ray knows of no cluster."""
+    if address != "auto":
+        return address
+    named = os.environ.get("RAY_ADDRESS")
+    if named:
+        return named if named != "auto" else None
+    folder = os.environ.get("RAY_TMPDIR") or "/tmp"  # noqa: S108 - where Ray itself writes it
+    with suppress(OSError):
+        return Path(folder, "ray", "ray_current_cluster").read_text().strip() or None
+    return None
+
+
+def check_reachable(address: str, *, timeout_s: float = 5.0) -> None:
+    """Refuse an address where no port is open: Ray itself tries for minutes.
+
+    Args:
+        address: ``host:port`` of a cluster, or ``ray://host:port`` of its client server.
+        timeout_s: To wait for the connection.
+
+    Raises:
+        ClusterError: The address has no port, or nothing answers at it.
+    """
+    place = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        host, port = place.hostname, place.port
+    except ValueError:
+        host, port = None, None
+    if host is None or port is None:
+        raise ClusterError(
+            f"the Ray address {address!r} names no host and port; write ray://host:10001 for the "
+            "client server of a cluster, or host:6379 on one of its own machines"
+        )
+    try:
+        socket.create_connection((host, port), timeout=timeout_s).close()
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray answers at {address!r} ({error}); start it there with `ray start --head`, or "
+            "correct host and port (client server 10001, cluster 6379) and see that a firewall "
+            "lets it pass"
+        ) from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eoray.errors import ClusterError, ConfigError
+from eoray.execute import check_reachable
 
 _NAMESPACE = "eoray"
 _POLL_S = 0.5
@@ -98,6 +99,7 @@ def execute_remote(
         ClusterError: The cluster cannot be reached, or its Ray differs.
         ConfigError: A local path is not shared with the cluster.
     """
+    check_reachable(address)
     import ray
 
     try:
