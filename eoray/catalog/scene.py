@@ -16,6 +16,7 @@ from eoray.catalog.lineage import Lineage, check_lineage
 from eoray.catalog.offset import OffsetFacts, OffsetRule, resolve_offset
 from eoray.catalog.providers import AUTO, SCL, bands_present, resolve_provider
 from eoray.errors import CatalogError
+from eoray.sentinel2 import native_resolution_m
 from eoray.timeline import solar_day
 
 if TYPE_CHECKING:
@@ -86,6 +87,22 @@ class Scene:
     footprint: bytes
     """Outline of the data in lon/lat, WKB, cut at the antimeridian."""
     assets: tuple[BandAsset, ...]
+
+    @property
+    def extent(self) -> BandAsset:
+        """The file that says where pixels are: SCL, or a band of 20 m where there is none.
+
+        Raises:
+            CatalogError: There is neither.
+        """
+        coarse = (a for a in self.assets if a.band == SCL or native_resolution_m(a.band) == 20)
+        found = sorted(coarse, key=lambda a: (a.band != SCL, a.band))
+        if not found:
+            raise CatalogError(
+                f"item {self.item_id} has no SCL, and the run reads no band of 20 m that could "
+                "say where its pixels are; add one to cube.bands"
+            )
+        return found[0]
 
     def asset(self, band: str) -> BandAsset:
         """Return the file of a band.
@@ -251,6 +268,12 @@ def _check_bands(items: Sequence[pystac.Item], wanted: _Wanted) -> None:
     present = {band for item in items for band in bands_present(item.assets)}
     needed = (*wanted.bands, SCL) if wanted.require_scl else wanted.bands
     lacking = [band for band in needed if band not in present]
+    if lacking == [SCL]:
+        raise CatalogError(
+            f"no item of collection {', '.join(sorted({i.collection_id or '?' for i in items}))} "
+            "has an asset for SCL, which tells clear pixels from cloud; use another collection, or "
+            "say cube.mask.method: none to take every pixel as clear"
+        )
     if lacking:
         collections = sorted({item.collection_id or "?" for item in items})
         there = [band for band in bands_present(items[0].assets) if band in present]

@@ -11,11 +11,12 @@ from eoray.config.load import (
     parse_config,
     run_file_schema,
 )
-from eoray.config.models import STAGES, RunConfig
+from eoray.config.models import STAGES, MaskSection, RunConfig
 from eoray.config.template import write_template
 
 __all__ = [
     "STAGES",
+    "MaskSection",
     "RunConfig",
     "config_key",
     "dump_config",

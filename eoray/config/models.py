@@ -81,6 +81,9 @@ class SourceSection(Section):
 class MaskSection(Section):
     """How the scene classification becomes a mask."""
 
+    method: Literal["scl", "none"] = "scl"
+    """What says where a pixel is clear; ``none`` takes every valid one, with or without SCL."""
+
     scl_clear: Annotated[tuple[Annotated[int, Field(ge=0, le=11)], ...], Field(min_length=1)] = (
         4,
         5,

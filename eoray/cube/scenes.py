@@ -205,7 +205,7 @@ def _touches(scene: Scene, tile: Tile, outline: Any) -> bool:
 
     if scene.zone == tile.zone:
         x0, y0, x1, y1 = tile.bounds
-        asset = scene.asset("SCL")
+        asset = scene.extent
         a, _, c, _, e, f = asset.transform
         height, width = asset.shape
         in_x = c < x1 + _HALO_M and c + a * width > x0 - _HALO_M

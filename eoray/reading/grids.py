@@ -51,9 +51,9 @@ def check_grids(scenes: Sequence[Scene], bands: Sequence[str], *, warp: bool) ->
 
 def _misfit(scene: Scene, bands: Sequence[str]) -> str | None:
     """What keeps a scene's files from being copied; None when nothing does."""
-    for band in (*bands, "SCL"):
+    for asset in (*(scene.asset(band) for band in bands), scene.extent):
+        band = asset.band
         resolution_m = 20 if band == "SCL" else native_resolution_m(band)
-        asset = scene.asset(band)
         dx, dy = misfit_px(asset.transform, resolution_m)
         if math.isnan(dx):
             return f"{band} has pixels of {asset.transform[0]:g} m, not {resolution_m} m"
@@ -74,7 +74,7 @@ def _between(one: BandAsset, other: BandAsset) -> tuple[float, float] | None:
 
 def _check_extents(scene: Scene, bands: Sequence[str]) -> None:
     """All files of an item must cover the same ground, or masks would lie beside their pixels."""
-    scl = scene.asset("SCL")
+    scl = scene.extent
     for band in bands:
         asset = scene.asset(band)
         # a 110 km granule of 20 m pixels may end half a coarse pixel beside one of 10 m
@@ -82,9 +82,9 @@ def _check_extents(scene: Scene, bands: Sequence[str]) -> None:
         apart = [abs(a - b) for a, b in zip(_bounds(scl), _bounds(asset), strict=True)]
         if max(apart) > slack:
             raise GridError(
-                f"SCL of item {scene.item_id} has shape {scl.shape} and covers {_bounds(scl)}, "
-                f"but {band} has {asset.shape} and covers {_bounds(asset)}; mend proj:shape and "
-                "proj:transform of the item, or leave it out with source.query"
+                f"{scl.band} of item {scene.item_id} has shape {scl.shape} and covers "
+                f"{_bounds(scl)}, but {band} has {asset.shape} and covers {_bounds(asset)}; "
+                "mend proj:shape and proj:transform of the item, or leave it out with source.query"
             )
 
 

@@ -165,7 +165,7 @@ def _frame(scenes: Sequence[Scene], block: Block) -> PixelWindow:
 
 def _file_box(scene: Scene, zone: int) -> tuple[int, int, int, int]:
     """(top, left, bottom, right) of a scene in 20 m pixels of a zone, rounded outwards."""
-    asset = scene.asset("SCL")
+    asset = scene.extent
     a, _, c, _, e, f = asset.transform
     height, width = asset.shape
     bounds = (c, f + e * height, c + a * width, f)
@@ -191,12 +191,12 @@ def _file_to_zone(scene: Scene, zone: int) -> Transformer:
 def _check_grid(scene: Scene, bands: Iterable[str]) -> None:
     for band in bands:
         check_congruent(scene, scene.asset(band), native_resolution_m(band))
-    check_congruent(scene, scene.asset("SCL"), 20)
+    check_congruent(scene, scene.extent, 20)
 
 
 def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOptions) -> None:
     """Give a scene the pixels where it is valid and nearer than the one that holds them."""
-    asset = scene.asset("SCL")
+    asset = scene.extent
     own = scene.zone == choice.block.zone
     if own and not _touches(asset, window):
         return
@@ -223,9 +223,11 @@ def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOpti
             hole = _foreign_extent(scene, window, choice.block.zone) & (choice.index < 0)
         core = _core(hole, options.halo_px)
         number = choice.scenes.index(scene)
-        choice.failed.append(_failure(choice, number, "SCL", error, core))
+        choice.failed.append(_failure(choice, number, asset.band, error, core))
         choice.unread = hole if choice.unread is None else choice.unread | hole
         return
+    if asset.band != "SCL":
+        scl = np.where(scl == asset.nodata, Scl.NO_DATA, Scl.UNCLASSIFIED).astype(np.uint8)
     valid = scl != Scl.NO_DATA
     distance = _distance(asset, window) if own else np.zeros(scl.shape)
     better = valid & (distance < choice.distance)
@@ -251,7 +253,7 @@ def _extent(asset: BandAsset, window: PixelWindow) -> np.ndarray:
 
 def _foreign_extent(scene: Scene, window: PixelWindow, zone: int) -> np.ndarray:
     """True inside the SCL of a scene of another CRS, dims (y, x) of a 20 m window."""
-    asset = scene.asset("SCL")
+    asset = scene.extent
     to_zone = _file_to_zone(scene, zone)
     zone_x, zone_y = np.meshgrid(*_centres(window))
     x, y = to_zone.transform(zone_x, zone_y, direction="INVERSE")
@@ -328,7 +330,7 @@ def _other_granule(choice: _Choice, core: np.ndarray) -> np.ndarray:
 
 
 def _tile_distance(scene: Scene, tile: Tile) -> tuple[float, str]:
-    asset = scene.asset("SCL")
+    asset = scene.extent
     x0, y0, x1, y1 = tile.bounds
     a, _, c, _, e, f = asset.transform
     dx = c + a * asset.shape[1] / 2 - (x0 + x1) / 2

@@ -81,8 +81,9 @@ def estimate_reads(
     requests, size, pixels = 0, 0.0, 0.0
     for row in rows:
         for scene in row.scenes:
-            for band in (*bands, "SCL"):
-                area = _overlap_px(scene.asset(band), row.block)
+            for asset in (a for a in scene.assets if a.band in (*bands, "SCL")):
+                band = asset.band
+                area = _overlap_px(asset, row.block)
                 if area == 0:
                     continue
                 requests += 1 + max(1, round(area / _INTERNAL_PX**2))

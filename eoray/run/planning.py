@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from eoray.catalog.lineage import LineageReport
     from eoray.catalog.scene import Resolution, Scene
-    from eoray.config import RunConfig
+    from eoray.config import MaskSection, RunConfig
     from eoray.cube.layout import TimeEntry
     from eoray.run.session import Run
 
@@ -72,6 +72,7 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
         bands=bands,
         offset=config.source.offset,
         errors="record",
+        require_scl=config.cube.mask.method == "scl",
     )
     check_grids(resolution.scenes, bands, warp=config.cube.warp)
     entries, rows = plan_scenes(resolution.scenes, aoi.tiles)
@@ -97,18 +98,19 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
 
 def cube_recipe(config: RunConfig, bands: Sequence[str]) -> CubeRecipe:
     """The part of a run file that two cubes must share."""
-    mask = config.cube.mask
     return CubeRecipe(
         bands=tuple(bands),
-        mask=MaskRecipe(
-            clear=clear_classes(mask.scl_clear),
-            cloud_m=mask.dilate_cloud_m,
-            shadow_m=mask.dilate_shadow_m,
-        ),
+        mask=_mask_recipe(config.cube.mask),
         lineage=_lineage_parameters(config),
         collection=config.source.collection,
         warp=config.cube.warp,
     )
+
+
+def _mask_recipe(mask: MaskSection) -> MaskRecipe:
+    if mask.method == "none":
+        return MaskRecipe(clear=tuple(range(1, 12)), cloud_m=0, shadow_m=0)
+    return MaskRecipe(clear_classes(mask.scl_clear), mask.dilate_cloud_m, mask.dilate_shadow_m)
 
 
 def _lineage_parameters(config: RunConfig) -> dict[str, Any]:

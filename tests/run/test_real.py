@@ -13,8 +13,9 @@ from rasterio.vrt import WarpedVRT
 
 from eoray.cube.check import check_cube
 from eoray.cube.read import CubeReader, CubeSource
-from eoray.errors import GridError
-from eoray.grid import TOP_M, PixelWindow
+from eoray.errors import CatalogError, GridError
+from eoray.grid import TOP_M, PixelWindow, Tile
+from eoray.reading.harmonise import harmonise
 from eoray.run import Run, load_run
 from eoray.sentinel2 import BANDS_10M, BANDS_20M, FILL
 
@@ -101,30 +102,101 @@ def test_warped_granules_equal_the_warp_of_gdal(
     reader = CubeReader(CubeSource(str(tmp_path / "out")))
     (tile,) = reader.tiles("s2")
     stored = reader.read("s2", 33, window=tile.window(10), resolution_m=10, index=[0])[0, 0]
-    warped = []
-    for granule in ("33TWL", "33TWM"):
-        path = (
-            shared_data
-            / "sentinel2/earthsearch_33TWL_33TWM"
-            / f"S2A_{granule}_20230815_0_L2A"
-            / "B04.tif"
-        )
-        with (
-            rasterio.open(path) as file,
-            WarpedVRT(
-                file,
-                crs="EPSG:32633",
-                transform=tile.transform(10),
-                width=1024,
-                height=1024,
-                resampling=Resampling.bilinear,
-                src_nodata=0,
-                nodata=0,
-                tolerance=0.001,
-            ) as vrt,
-        ):
-            warped.append(vrt.read(1).astype("i4"))
+    folder = shared_data / "sentinel2/earthsearch_33TWL_33TWM"
+    warped = [
+        gdal_warp(folder / f"S2A_{granule}_20230815_0_L2A" / "B04.tif", tile, 32633)
+        for granule in ("33TWL", "33TWM")
+    ]
     known = stored != FILL
     apart = np.minimum(abs(stored - warped[0]), abs(stored - warped[1]))
     assert known.mean() > 0.9
     assert apart[known].max() <= 1
+
+
+def gdal_warp(path: Path, tile: Tile, epsg: int) -> np.ndarray:
+    """A band over a tile's 10 m pixels, dims (y, x), int32, 0 is no data."""
+    with (
+        rasterio.open(path) as file,
+        WarpedVRT(
+            file,
+            crs=f"EPSG:{epsg}",
+            transform=tile.transform(10),
+            width=1024,
+            height=1024,
+            resampling=Resampling.bilinear,
+            src_nodata=0,
+            nodata=0,
+            tolerance=0.001,
+        ) as vrt,
+    ):
+        return np.asarray(vrt.read(1).astype("i4"))
+
+
+MAJORTOM = """\
+version: 1
+name: majortom
+aoi: [103.71, 17.88, 103.79, 17.96]
+time: 2020-02-01/2020-03-01
+task: cube
+source:
+  catalog: ${{env:EORAY_SHARED_DATA}}/sentinel2/majortom_48QUE/collection.json
+  collection: majortom-48que
+  lineage: {{mixed: true}}
+store: out
+cube:
+  bands: [B04, B11]
+  mask: {{method: {method}}}
+  composite: {{method: none}}
+"""
+
+
+@pytest.fixture
+def majortom(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Example:
+    """One scene without SCL, whose pixels lie beside the world's."""
+    monkeypatch.setenv("EORAY_SHARED_DATA", str(shared_data))
+
+    def load(*overrides: str, method: str = "none") -> Run:
+        (tmp_path / "run.yaml").write_text(MAJORTOM.format(method=method))
+        return load_run(tmp_path / "run.yaml", list(overrides))
+
+    return load
+
+
+def test_scene_without_scl_is_refused_with_the_way_out(majortom: Example) -> None:
+    with pytest.raises(CatalogError, match=r"asset for SCL.*cube\.mask\.method: none"):
+        majortom(method="scl").plan()
+
+
+def test_grid_that_is_no_multiple_of_the_pixel_is_refused(majortom: Example) -> None:
+    with pytest.raises(GridError, match=r"B04 lies 0\.220, 0\.179 of a pixel.*cube\.warp: true"):
+        majortom().plan()
+
+
+def test_grid_that_is_no_multiple_of_the_pixel_is_warped(
+    majortom: Example, shared_data: Path, tmp_path: Path
+) -> None:
+    majortom("cube.warp=true").execute(["cube"])
+    reader = CubeReader(CubeSource(str(tmp_path / "out")))
+    (item,) = (shared_data / "sentinel2/majortom_48QUE").glob("S2B_*")
+    tiles = reader.tiles("s2")
+    assert len(tiles) == 2
+    for tile in tiles:
+        window = tile.window(10)
+        stored = reader.read("s2", 48, window=window, resolution_m=10, index=[0])[0, 0]
+        warped = gdal_warp(item / "B04.tif", tile, 32648)
+        known = stored != FILL
+        assert known.sum() > 50_000
+        assert abs(stored - warped)[known].max() <= 1
+        clear = reader.read_clear(48, window=window, resolution_m=10, index=[0])[0]
+        assert (clear == known).mean() > 0.99
+
+
+def test_negatives_after_the_offset_are_kept(shared_data: Path) -> None:
+    """A real patch read as if it came from baseline 04.00: dark water falls below zero."""
+    (path,) = (shared_data / "bigearthnet/s2").glob("S2A_MSIL2A_20170617T113321_36_85/*_B12.tif")
+    with rasterio.open(path) as file:
+        dn = file.read(1)
+    assert ((dn > 0) & (dn < 1000)).mean() > 0.01
+    found = harmonise(dn, -1000)
+    np.testing.assert_array_equal(found, np.where(dn == 0, FILL, dn.astype("i4") - 1000))
+    assert found[found != FILL].min() < 0
