@@ -328,7 +328,7 @@ def test_one_item_that_lacks_a_band_raises_or_is_recorded(make: Make) -> None:
 def test_scl_may_be_done_without_when_the_caller_says_so(load: Load) -> None:
     name = "S2B_MSIL2A_20200223T032739_N9999_R018_T48QUE_20230924T183543"
     items = load(f"sentinel2/majortom_48QUE/{name}/{name}.json")
-    with pytest.raises(CatalogError, match=r"has no asset for SCL"):
+    with pytest.raises(CatalogError, match=r"no item of .* an asset for SCL.*mask.method"):
         resolve(items, lineage=ANY)
     result = resolve(items, lineage=ANY, require_scl=False)
     assert [a.band for a in result.scenes[0].assets] == list(BANDS)
