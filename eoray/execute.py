@@ -167,6 +167,7 @@ def _run_ray(task: Callable[[Any], Any], rows: Sequence[Any], workers: int) -> I
 
 _LOCAL_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
     # A slow start of a worker (torch takes 15 s to import on a busy machine) is no failure.
     "RAY_worker_register_timeout_seconds": "300",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",

@@ -211,7 +211,7 @@ def _run_inline(job: _Job, progress: Progress | None) -> dict[str, Any]:
 def _run_ray(job: _Job, workers: int) -> dict[str, Any]:
     import shutil
 
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     folder = (Path(job.out) / "ray").resolve()
@@ -229,12 +229,13 @@ def _run_ray(job: _Job, workers: int) -> dict[str, Any]:
             name=job.key, storage_path=str(folder), failure_config=FailureConfig(max_failures=3)
         ),
     )
-    result = trainer.fit()
-    if result.error is not None:
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
         raise ClusterError(
-            f"Ray Train gave up on {job.plan.name!r} after 3 restarts: {result.error}; mend the "
+            f"Ray Train gave up on {job.plan.name!r} after 3 restarts: {error}; mend the "
             "cause and run fit again, it goes on from the last checkpoint"
-        ) from result.error
+        ) from error
     shutil.rmtree(folder, ignore_errors=True)
     return dict(load_package(job.out).meta.metrics)
 
@@ -258,7 +259,9 @@ def ray_worker() -> Callable[[dict[str, Any]], None]:
             return tensor
 
         def wrap(model: Any) -> Any:
-            return prepare_model(model) if world > 1 else model
+            # decoders leave the deepest layers of some encoders without a gradient
+            unused = {"find_unused_parameters": True}
+            return prepare_model(model, parallel_strategy_kwargs=unused) if world > 1 else model
 
         def report(metrics: dict[str, Any]) -> None:
             ray.train.report(metrics)

@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,9 +38,11 @@ def has_commits(folder: Path, wanted: int) -> bool:
     return commits(folder) >= wanted
 
 
-def start(*arguments: str) -> subprocess.Popen[bytes]:
+def start(*arguments: str, log: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start the CLI; what it says goes to ``log``."""
     command = [sys.executable, "-c", "from eoray.cli import main; main()", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (log or Path(os.devnull)).open("wb") as sink:
+        return subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
@@ -181,8 +185,10 @@ def test_ray_gives_the_checksum_of_inline(
     write_run: Any, reference: dict[str, Any], tmp_path: Path, workers: int
 ) -> None:
     path = write_run(more=NO_COMPOSITE)
-    process = start("cube", str(path), f"run.workers={workers}", "--executor", "ray")
-    assert process.wait(timeout=280) == 0
+    log = tmp_path / "log"
+    process = start("cube", str(path), f"run.workers={workers}", "--executor", "ray", log=log)
+    assert process.wait(timeout=280) == 0, log.read_text()[-3000:]
+    assert commits(tmp_path / "out") >= ENOUGH_COMMITS
     assert check_cube(str(tmp_path / "out")).checksum == reference["checksum"]
 
 
@@ -190,7 +196,8 @@ def test_ray_gives_the_checksum_of_inline(
 def test_a_killed_ray_worker_costs_no_pixel(
     write_run: Any, reference: dict[str, Any], tmp_path: Path
 ) -> None:
-    process = start("cube", str(write_run(more=NO_COMPOSITE)), "--executor", "ray")
+    log = tmp_path / "log"
+    process = start("cube", str(write_run(more=NO_COMPOSITE)), "--executor", "ray", log=log)
     wait_for(lambda: commits(tmp_path / "out") >= 3, process)
     workers = [
         child
@@ -199,7 +206,7 @@ def test_a_killed_ray_worker_costs_no_pixel(
     ]
     if workers:
         workers[0].kill()
-    assert process.wait(timeout=240) == 0
+    assert process.wait(timeout=240) == 0, log.read_text()[-3000:]
     assert workers
     assert check_cube(str(tmp_path / "out")).checksum == reference["checksum"]
 
@@ -214,50 +221,50 @@ def test_a_ray_client_gives_the_checksum_of_inline(
         "print(json.dumps(report.to_dict()))"
     )
     path = write_run(more=NO_COMPOSITE)
-    with ray_head(tmp_path) as port:
+    with ray_head() as port:
         done = subprocess.run(
             [sys.executable, "-c", script, str(path), f"ray://127.0.0.1:{port}"],
             capture_output=True,
             timeout=280,
             check=False,
+            env={**os.environ, **TOKEN},
         )
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     assert json.loads(done.stdout.splitlines()[-1])["stages"]["cube"]["tasks"] >= 64
     assert check_cube(str(tmp_path / "out")).checksum == reference["checksum"]
 
 
-class ray_head:  # noqa: N801 - reads as what it is in a with statement
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+"""Ray asks for a token by default, so both sides are given the same."""
+
+HEAD = """
+import sys
+from ray.util.client.server import serve
+from eoray.execute import local_ray
+with local_ray(2):
+    server = serve("127.0.0.1", int(sys.argv[1]))
+    print("ready", flush=True)
+    sys.stdin.read()
+    server.stop(0)
+"""
+
+
+@contextmanager
+def ray_head() -> Iterator[int]:
     """A Ray head with a client server on loopback."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> int:
-        import socket
-
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        script = (
-            "import ray, sys, time\n"
-            "ray.init(address='local', num_cpus=2, include_dashboard=False)\n"
-            "from ray.util.client.server import serve\n"
-            "server = serve('127.0.0.1', int(sys.argv[1]))\n"
-            "print('ready', flush=True)\n"
-            "sys.stdin.read()\n"
-            "server.stop(0)\n"
-            "ray.shutdown()\n"
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", script, str(port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        assert self.process.stdout is not None
-        while self.process.stdout.readline().strip() != b"ready":
-            assert self.process.poll() is None
-        return port
-
-    def __exit__(self, *_: object) -> None:
-        self.process.communicate(timeout=60)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEAD, str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **TOKEN},
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield port
+    finally:
+        process.communicate(timeout=60)

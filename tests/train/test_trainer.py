@@ -114,6 +114,14 @@ def test_map_of_a_stored_cube(stored_plan: FitPlan, land: Landscape, tmp_path: P
     assert result.n_valid == 256 * 256 - 16
 
 
+RAY_WARNINGS = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray", "ignore::UserWarning:ray"
+)
+RAY_SOCKETS = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
     from eoray.execute import local_ray
@@ -124,6 +132,8 @@ def ray_session() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@RAY_WARNINGS
+@RAY_SOCKETS
 def test_ray_train_with_one_worker_equals_in_process(
     stored_plan: FitPlan, ray_session: None, tmp_path: Path
 ) -> None:
@@ -136,6 +146,8 @@ def test_ray_train_with_one_worker_equals_in_process(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@RAY_WARNINGS
+@RAY_SOCKETS
 def test_ray_train_with_two_workers_agrees(
     stored_plan: FitPlan, ray_session: None, tmp_path: Path
 ) -> None:
