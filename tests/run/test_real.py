@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,15 +81,43 @@ def test_worldcereal_record_is_called_insufficient(example: Example, tmp_path: P
     run.execute(["cube", "change"])
     reader = CubeReader(CubeSource(str(tmp_path / "out")))
     product = "change-worldcereal-31uds"
-    (tile,) = reader.tiles("s2")
-    window = tile.window(10)
-    observed = reader.read(product, 31, "n_obs", window=window, resolution_m=10) > 0
-    breaks = reader.read(product, 31, "n_breaks", window=window, resolution_m=10)
-    flags = reader.read(product, 31, "qa_flags", window=window, resolution_m=10)
+    n_obs, breaks, flags = (
+        np.concatenate(
+            [
+                reader.read(product, 31, name, window=tile.window(10), resolution_m=10)
+                for tile in reader.tiles("s2")
+            ]
+        )
+        for name in ("n_obs", "n_breaks", "qa_flags")
+    )
+    observed = n_obs > 0
     assert observed.sum() > 0.9 * 64 * 64
     assert (breaks[observed] > 0).mean() < 0.01
     assert (flags[observed] & 1 > 0).mean() > 0.9
     assert check_cube(str(tmp_path / "out"), quick=True).dates == 118
+
+
+@pytest.mark.slow
+def test_crop_map_is_split_by_parcel(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EORAY_SHARED_DATA", str(shared_data))
+    shutil.copy(EXAMPLES / "worldcereal-31uds-crops.yaml", tmp_path / "run.yaml")
+    script = str(EXAMPLES / "worldcereal_labels.py")
+    subprocess.run([sys.executable, script, str(tmp_path / "parcels.geojson")], check=True)
+    run = load_run(tmp_path / "run.yaml", ["fit.steps=20"])
+    fitted = run.execute(["cube", "fit", "predict"]).stages["fit"]
+    plan, metrics = fitted["plan"], fitted["metrics"]
+    assert plan["polygons"] == 14
+    assert plan["polygons_training"] + plan["polygons_validation"] == 14
+    assert metrics["kind"].startswith("validation score on held-out labels")
+    assert metrics["n_blocks"] == plan["polygons_validation"] > 2
+    reader = CubeReader(CubeSource(str(tmp_path / "out")))
+    found = [
+        reader.read("map-worldcereal-crops", 31, "class", window=t.window(10), resolution_m=10)
+        for t in reader.tiles("map-worldcereal-crops")
+    ]
+    assert set(np.unique(found)) == {0, 1, 2}
 
 
 def test_granules_half_a_pixel_apart_are_refused(example: Example) -> None:
