@@ -171,6 +171,9 @@ _LOCAL_RAY = {
     # A slow start of a worker (torch takes 15 s to import on a busy machine) is no failure.
     "RAY_worker_register_timeout_seconds": "300",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    # A process each that a machine of one's own has no use for (4 s of CPU to start one).
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
     # Ray's own is 15: on a shared machine the run would wait for everybody else.
     "RAY_worker_niceness": "0",
     # Else each process without a GPU warns about how Ray hides GPUs.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from operator import attrgetter
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -17,6 +20,7 @@ from eoray.execute import (
     Outcome,
     _dump,
     _RayTask,
+    check_reachable,
     cluster_ray,
     local_ray,
     resolve_executor,
@@ -158,8 +162,89 @@ def test_ray_has_the_outcomes_of_inline() -> None:
     assert sum(o.error is not None for o in outcomes) == 2
 
 
-def test_address_where_no_cluster_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_address_without_an_open_port_is_refused_at_once(closed_port: int, scheme: str) -> None:
+    address = f"{scheme}127.0.0.1:{closed_port}"
+    begun = time.monotonic()
+    with pytest.raises(ClusterError, match=rf"no Ray answers at '{address}'.*ray start --head"):
+        check_reachable(address)
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("address", ["ray://head", "head", "head:many", "ray://:10001"])
+def test_address_without_host_or_port_is_refused(address: str) -> None:
+    with pytest.raises(ClusterError, match="names no host and port; write ray://host:10001"):
+        check_reachable(address)
+
+
+def test_stale_address_of_auto_is_refused_at_once(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A cluster that died leaves its address behind; Ray would try it for three minutes."""
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{closed_port}")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ClusterError, match=f"127.0.0.1:{closed_port}"), cluster_ray("auto"):
+        pass
+
+
+def test_local_ray_that_fails_is_tried_again_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import ray
+
+    calls: list[str] = []
+
+    def init(**options: object) -> None:
+        folder = Path(str(options["_temp_dir"]))
+        (folder / "session_2026/logs").mkdir(parents=True, exist_ok=True)
+        (folder / "session_2026/logs/raylet.err").write_text("x\nCheck failed: no port file\ny")
+        calls.append(str(folder))
+        raise Exception("timed out")  # noqa: TRY002 - what Ray raises
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with (
+        pytest.raises(ClusterError, match=r"not start in 4 attempts \(no port file\).*threads"),
+        local_ray(2),
+    ):
+        pass
+    assert len(calls) == 4
+    assert not Path(calls[0]).exists()
+    assert "RAY_worker_niceness" not in os.environ
+
+
+def test_wrong_settings_of_local_ray_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    calls: list[int] = []
+
+    def init(**options: object) -> None:
+        calls.append(1)
+        raise ValueError("num_cpus")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ValueError, match="num_cpus"), local_ray(2):
+        pass
+    assert calls == [1]
+
+
+def test_address_where_no_cluster_answers_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import ray
+
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
     def refuse(**options: object) -> None:
         raise ConnectionError(f"nobody at {options['address']}")

@@ -39,7 +39,8 @@ def fit_options(context: StageContext) -> FitOptions:
         class_property=fit.class_property,
         classes=fit.classes,
         model=fit.model,
-        model_options={"encoder": fit.encoder},
+        # the per-pixel network has none; other names are refused where they are built
+        model_options={} if fit.model == "mlp" else {"encoder": fit.encoder},
         chip_px=fit.chip_px,
         batch_size=fit.batch_size,
         steps=fit.steps,
