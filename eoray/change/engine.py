@@ -39,6 +39,7 @@ from eoray.change.model import (
     fit,
     fit_whole,
     freedom_of,
+    is_new_state,
     keep_whole,
     level_of,
     score_step,
@@ -136,6 +137,7 @@ def _detect_block(
         sums=np.empty((1, N_COEF)),
         whole=np.empty((N_COEF, N_COEF)),
         after=np.empty((n_time, n_band)),
+        state=np.empty((n_band + 2, n_band)),
     )
     for first in range(begin, end, GROUP):
         size = min(GROUP, end - first)
@@ -166,9 +168,12 @@ def _detect(w: Work, n_clear: int, rule: Rule, out: Output, i: int) -> None:
     years = (w.date[n - 1, DAY] - w.date[0, DAY]) / YEAR
     length = rule.run_length[min(int(n / years), rule.run_length.shape[0] - 1)]
     flags = describe_record(w.z, n, n_clear, rule)
+    last = n - length
+    while last > 0 and w.date[n - 1, DAY] - w.date[last, DAY] < rule.run_days:
+        last -= 1
     while seg < out.date_lo.shape[1]:
         start, stop = _initialise(w, n, start, rule)
-        if stop < 0 or stop + length >= n:
+        if stop < 0 or stop >= last:
             if seg == 0:
                 flags |= UNSTABLE if stop < 0 else INSUFFICIENT
             break
@@ -177,7 +182,7 @@ def _detect(w: Work, n_clear: int, rule: Rule, out: Output, i: int) -> None:
         _learn(w, start, stop, rule)
         if seg == 0:
             out.monitored_from[i] = w.date[stop + 1, DAY]
-        out.monitored_to[i] = w.date[n - length, DAY]
+        out.monitored_to[i] = w.date[last, DAY]
         first, seen = _monitor(w, n, start, stop, length, rule)
         flags |= seen
         if first < 0:
@@ -242,12 +247,17 @@ def _is_stable(w: Work, start: int, stop: int, rule: Rule) -> bool:
 def _monitor(w: Work, n: int, start: int, stop: int, length: int, rule: Rule) -> tuple[int, int]:
     """Go through the observations after ``stop``; return (first of the break or -1, flags).
 
-    An observation that fits updates the model. One that does not begins or lengthens a run; a run
-    long enough in observations and days, of one direction, that does not return to the model, is
-    a break.
+    An observation that fits updates the model. One that does not begins or lengthens a run. A run
+    is a break once it is long enough in observations and days, of one direction, does not return
+    to the model and is a step in the record as a whole; and where the land only looks as it did at
+    another time of the year, once the step is strong or has lasted for all seasons. Until then
+    the run goes on.
     """
     # The weather of years makes the scores of stable land grow with the length of the record.
     step_limit = rule.step_limit * np.sqrt(float(max(n - start, 40)) / 40.0)
+    # How much the seasons of one place differ is learnt from years, not from observations.
+    years = (w.date[n - 1, DAY] - w.date[start, DAY]) / YEAR
+    known_limit = max(step_limit, rule.known_limit / max(years, 1.0))
     count = stop - start + 1
     level = level_of(count, rule.level_obs)
     flags = 0
@@ -275,10 +285,17 @@ def _monitor(w: Work, n: int, start: int, stop: int, length: int, rule: Rule) ->
         _run_mean(w.resid, w.spread, first, k)
         if not _has_one_direction(w.resid, w.spread, first, k, rule.cos_min):
             first += 1
-        elif score_step(w, start, first, n) < step_limit or _returns(w, n, k, length, rule):
+            continue
+        if _returns(w, n, k, length, rule):
             flags |= PULSE
             first = -1
-        else:
+            continue
+        score = score_step(w, start, first, n)
+        if score < step_limit:
+            continue
+        if score >= known_limit or w.date[k, DAY] - w.date[first, DAY] >= rule.season_days:
+            return first, flags
+        if is_new_state(w, start, first, n, rule):
             return first, flags
     return -1, flags
 

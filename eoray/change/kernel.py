@@ -69,6 +69,10 @@ class Rule(NamedTuple):
     pulse_days: int
     pulse_share: float
     step_limit: float
+    known_limit: float
+    season_days: int
+    state_limit: float
+    state_days: int
     spike: float
     floor: float
     min_pairs: int
@@ -104,6 +108,8 @@ class Work(NamedTuple):
     """(8, 8), ``v`` of the fit to the whole record."""
     after: np.ndarray
     """(obs, band), residuals of that fit summed from there to the end."""
+    state: np.ndarray
+    """(band + 2, band), factor of the covariance of all past observations, their mean, scratch."""
 
 
 class Output(NamedTuple):

@@ -6,6 +6,7 @@ import numpy as np
 
 from eoray.change.kernel import (
     BIN,
+    DAY,
     FLOOR,
     N_COEF,
     N_SEASON,
@@ -23,6 +24,7 @@ from eoray.change.kernel import (
     inner_loop,
     invert,
     kernel,
+    take_median,
 )
 
 
@@ -195,3 +197,70 @@ def score_step(w: Work, start: int, first: int, n: int) -> float:
         gain = w.after[first, b] * w.after[first, b] / max(weight, 0.5)
         score += gain / max(w.spread[FLOOR, b], w.spread[WHOLE, b] - gain / freedom)
     return score
+
+
+@kernel
+def is_new_state(w: Work, start: int, first: int, n: int, rule: Rule) -> bool:
+    """Whether the land looks as it never did before, at whatever time of the year.
+
+    The other crop of a rotation, a late spring or a mown meadow leave the curve of their date, but
+    not the range of what the pixel was at other dates. So observations from ``first`` on are held
+    against mean and covariance of all before, season included: the median of their squared
+    Mahalanobis distances must exceed the threshold of a prediction.
+
+    Source:
+        Hotelling's T2 for one more observation of n known ones in p bands, with the factor
+        (n2 - 1) / (n (n - p)): Seber 1984, Multivariate Observations, section 3.4. Chi-square
+        stands in for F, since the noise floor on the diagonal carries part of the freedom.
+    """
+    n_band = w.z.shape[1]
+    _set_states(w, start, first)
+    m = 0
+    for k in range(first, n):
+        if w.date[k, DAY] - w.date[first, DAY] > rule.state_days:
+            break
+        w.pick[m] = _distance_to_states(w, k)
+        m += 1
+    count = first - start
+    room = (count * count - 1.0) / (count * max(count - n_band, 1))
+    is_far: bool = take_median(w.pick, m) > rule.state_limit * room
+    return is_far
+
+
+@kernel
+def _set_states(w: Work, start: int, first: int) -> None:
+    """Set mean and Cholesky factor of the covariance of the observations before ``first``."""
+    n_band = w.z.shape[1]
+    mean = n_band
+    count = first - start
+    clear_rows(w.state, int(np.int64(0)))
+    for k in range(start, first):
+        for b in range(n_band):
+            w.state[mean, b] += w.z[k, b] / count
+    for k in range(start, first):
+        for b in range(n_band):
+            d = (w.z[k, b] - w.state[mean, b]) / (count - 1)
+            for c in range(b + 1):
+                w.state[b, c] += d * (w.z[k, c] - w.state[mean, c])
+    for b in range(n_band):
+        w.state[b, b] += w.spread[FLOOR, b]
+        for c in range(b + 1):
+            total = w.state[b, c]
+            for q in range(c):
+                total -= w.state[b, q] * w.state[c, q]
+            w.state[b, c] = np.sqrt(max(total, 1e-12)) if b == c else total / w.state[c, c]
+
+
+@kernel
+def _distance_to_states(w: Work, k: int) -> float:
+    """Squared Mahalanobis distance of observation ``k``."""
+    n_band = w.z.shape[1]
+    mean, white = n_band, n_band + 1
+    far = 0.0
+    for b in range(n_band):
+        total = w.z[k, b] - w.state[mean, b]
+        for q in range(b):
+            total -= w.state[b, q] * w.state[white, q]
+        w.state[white, b] = total / w.state[b, b]
+        far += w.state[white, b] * w.state[white, b]
+    return far

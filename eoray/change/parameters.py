@@ -35,17 +35,17 @@ class ChangeParameters:
     """Band ids in the order of the stored magnitude."""
     probability: float = 0.99
     """Chance that an observation of stable land stays below the threshold of a single test."""
-    reference_run: int = 8
+    reference_run: int = 6
     """Anomalous observations in a row that make a break at ``reference_density``."""
     reference_density: float = 42.0
     """Clear observations per year at which ``reference_run`` holds."""
-    min_run: int = 4
+    min_run: int = 3
     """Shortest run, reached where clear observations are few."""
     max_run: int = 14
     """Longest run, reached where clear observations are many."""
-    run_days: int = 60
-    """Least days from the first to the last observation of a run: undetected cloud comes in runs of
-    dates."""
+    run_days: int = 90
+    """Least days from the first to the last observation of a run: undetected haze and shadow, snow
+    melt and floods come in runs of dates, but hardly outlast a season."""
     min_obs: int = 12
     """Observations of the first window."""
     init_days: int = 365
@@ -67,11 +67,23 @@ class ChangeParameters:
     """A spike lies this many noise floors from the median of itself and its neighbours."""
     noise_floor: float = 0.003
     """Least spread believed in any band, reflectance."""
-    step_evidence: float = 13.0
+    step_evidence: float = 6.0
     """Least score per band of a step at that date in a fit to the whole record: the square of a
-    t-value, so 13 asks for a shift of 3.6 standard errors in the average band. It holds for 40
+    t-value, so 6 asks for a shift of 2.4 standard errors in the average band. It holds for 40
     observations and grows with the square root of their number, since the weather of years makes
     the scores of stable land grow as well."""
+    known_evidence: float = 200.0
+    """The same score, times the years of the record, from which on a step is believed though the
+    land only looks as it did at another time of the year: 67 per band for three years, 25 for
+    eight. Set on synthetic archives of three years and reference records of eight."""
+    season_days: int = 365
+    """Days that such a run must last otherwise: it then differs in every season."""
+    state_probability: float = 0.99
+    """Chance that an observation of a known state stays below the threshold that tells it from a
+    new one. A state is known when it lies within the covariance of all earlier observations."""
+    state_days: int = 120
+    """Days from its beginning in which a change is held against known states: later regrowth may
+    hide it."""
     orbit_pairs: int = 8
     """Neighbouring dates of different orbits needed to estimate an orbit's gain; 0 turns it off."""
     pair_days: int = 15
@@ -91,6 +103,8 @@ class ChangeParameters:
         _check("record_days", self.record_days, self.init_days, 36525)
         _check("direction_deg", self.direction_deg, 1, 90)
         _check("pulse_share", self.pulse_share, 0, 1)
+        _check("state_probability", self.state_probability, 0.5, 0.999999)
+        _check("known_evidence", self.known_evidence, 0, 1e9)
         _check("stiffness", self.stiffness, 0, 1e6)
         _check("noise_floor", self.noise_floor, 1e-6, 1)
 
@@ -170,6 +184,10 @@ def resolve_rule(parameters: ChangeParameters) -> Rule:
         pulse_days=parameters.pulse_days,
         pulse_share=parameters.pulse_share,
         step_limit=parameters.step_evidence * n_band,
+        known_limit=parameters.known_evidence * n_band,
+        season_days=parameters.season_days,
+        state_limit=float(chdtri(n_band, 1.0 - parameters.state_probability)),
+        state_days=parameters.state_days,
         spike=parameters.spike,
         floor=parameters.noise_floor,
         min_pairs=parameters.orbit_pairs,

@@ -209,7 +209,7 @@ class ChangeSection(Section):
     """First day of the series; none given: the run's."""
     conse: Literal["auto"] | Annotated[int, Field(ge=2, le=30)] = "auto"
     """Anomalous observations in a row that make a break; auto follows the density of the series."""
-    probability: Annotated[float, Field(ge=0.5, le=0.999999)] = 0.999
+    probability: Annotated[float, Field(ge=0.5, le=0.999999)] = 0.99
     """Chance that a stable observation stays below the threshold."""
     allow_mixed: bool = False
     """Accept a cube of mixed lineage, whose steps of processing can look like change."""

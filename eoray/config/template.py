@@ -46,7 +46,7 @@ store: out                       # folder or s3://bucket/prefix; a cube grows in
 
 # change:
 #   resolution_m: 20
-#   probability: 0.999
+#   probability: 0.99
 
 # assess:
 #   n_samples: 400

@@ -82,6 +82,22 @@ def test_drought_of_four_months_is_a_pulse_and_no_break() -> None:
     assert has(found, ChangeFlag.TRANSIENT)
 
 
+def test_other_season_of_the_same_states_is_no_break() -> None:
+    """A crop that grows two months later in the last two years: on other dates, nothing new."""
+    day = make_days(4, step=12)
+    values = make_pixels(day, n_pixel=40, noise=60).astype(float)
+    late = make_pixels(day - 60, n_pixel=40, noise=60, seed=2)
+    since = day >= day[0] + 730
+    values[since] = late[since]
+
+    shifted = run(np.rint(values).astype(np.int16), day)
+    values[since] += CUT
+    cut = run(np.rint(values).astype(np.int16), day)
+
+    assert (shifted["n_breaks"] > 0).mean() <= 0.05
+    assert (cut["n_breaks"] > 0).mean() >= 0.95
+
+
 def test_magnitude_is_the_median_residual_to_a_ridge_fit() -> None:
     """Oracle: numpy's solution with the same ridge on all observations before the break."""
     day, at = make_days(), 100
@@ -217,10 +233,17 @@ def test_monitoring_ends_at_a_break_after_which_no_curve_can_be_learnt() -> None
 def test_break_at_the_end_of_the_record_is_flagged() -> None:
     day = make_days()
     values = make_pixels(day)
-    values[-10:] += CUT
+    values[-11:] += CUT
     found = run(values, day)
     assert cell(found, "n_breaks") == [1]
     assert has(found, ChangeFlag.RECORD_END)
+
+
+def test_monitoring_ends_where_a_run_would_be_too_short() -> None:
+    day = make_days()
+    found = run(make_pixels(day), day)
+    assert cell(found, "monitored_to") == [day[-11]]
+    assert day[-1] - day[-11] == PARAMETERS.run_days
 
 
 def test_gain_of_an_orbit_does_not_hide_a_small_step() -> None:

@@ -14,7 +14,7 @@ PARAMETERS = ChangeParameters()
 
 
 @pytest.mark.parametrize(
-    ("density", "length"), [(0, 4), (8, 4), (12, 4), (16, 5), (24, 6), (42, 8), (84, 11), (300, 14)]
+    ("density", "length"), [(0, 3), (8, 3), (12, 3), (16, 4), (24, 5), (42, 6), (84, 8), (300, 14)]
 )
 def test_run_grows_with_the_root_of_the_density(density: float, length: int) -> None:
     assert resolve_run_length(density, PARAMETERS) == length
@@ -29,7 +29,8 @@ def test_thresholds_are_quantiles_of_chi_square() -> None:
     """Table of chi-square, 6 degrees of freedom, .99: 16.812."""
     rule = resolve_rule(PARAMETERS)
     assert rule.limit == pytest.approx(16.812, abs=5e-4)
-    assert rule.step_limit == 13 * 6
+    assert rule.state_limit == pytest.approx(16.812, abs=5e-4)
+    assert rule.step_limit == 6 * 6
 
 
 def test_few_observations_carry_one_harmonic() -> None:
@@ -55,6 +56,8 @@ def test_attributes_are_json_and_rebuild_the_parameters() -> None:
         ("init_days", 30),
         ("record_days", 100),
         ("pulse_share", -0.1),
+        ("state_probability", 0.4),
+        ("known_evidence", -1.0),
         ("noise_floor", 0.0),
     ],
 )

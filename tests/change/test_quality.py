@@ -30,7 +30,8 @@ def reference() -> ModuleType:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("hard", "least_f1", "most_alarms"), [(False, 0.8, 0.01), (True, 0.6, 0.02)]
+    ("hard", "least_f1", "most_alarms"),
+    [(False, 0.88, 0.001), (True, 0.7, 0.004)],  # measured: .926 and 0; .740 and .0016
 )
 def test_scores_on_a_record_not_used_for_tuning(
     reference: ModuleType, hard: bool, least_f1: float, most_alarms: float
@@ -53,6 +54,7 @@ def test_scores_on_a_record_not_used_for_tuning(
     assert score.n_changed > 200
     assert score.f1 > least_f1
     assert score.false_alarm_share < most_alarms
+    assert score.date_error_median_days <= 16
 
 
 @pytest.mark.slow

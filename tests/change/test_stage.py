@@ -267,7 +267,9 @@ def test_mixed_record_is_refused_unless_allowed(column: str, values: list[str]) 
 
 
 def test_baselines_of_one_family_are_one_lineage() -> None:
-    table = make_reader(
+    reader = make_reader(
         columns={"baseline": np.array(["05.00", "05.11"])[np.arange(len(make_days())) % 2]}
-    ).entries("s2", 32)
-    check_lineage(table, allow_mixed=False, zone=32)
+    )
+    check_lineage(reader.entries("s2", 32), allow_mixed=False, zone=32)
+    _, rows = plan_change(reader, [TILE])  # type: ignore[arg-type]
+    assert [row.tiles for row in rows] == [(TILE,)]
