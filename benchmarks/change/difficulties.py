@@ -1,0 +1,166 @@
+"""What each difficulty of the synthetic archive costs change detection, as a markdown table.
+
+    python benchmarks/change/difficulties.py                    # the table of docs/change.md
+    python benchmarks/change/difficulties.py --seeds 51 52 --size 256 --cases plain hard
+
+Rows: the plain archive, each difficulty alone, all of them, and all but one. Three years of 24
+datatakes at 10 m. Counts of all seeds are added up before a ratio is taken. ``monitored`` is the
+F1 of changes that began between ``monitored_from`` and ``monitored_to`` of their pixel; ``alarms``
+counts breaks on the same archive without change, per monitored pixel and year; ``P 1 %`` is the
+precision if 1 % of the land had changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+from archive import ArchiveRecord, make_archive_record
+
+from eoray.change import ChangeParameters, detect_breaks, warm_up
+from eoray.change.score import ChangeScore, reweight_precision, score_breaks, score_no_change
+from eoray.testing import ArchiveOptions
+
+DIFFICULTIES = (
+    "mixed_pixels",
+    "orbits",
+    "registration",
+    "omission",
+    "scl_errors",
+    "negatives",
+    "saturation",
+    "satellite_gain",
+    "granule_bias",
+    "snow",
+    "disturbances",
+)
+SIZES = ("1", "2-5", "6-20", "21-100", ">100")
+_HEAD = ("archive", "F1", "monitored", "P", "R", *(f"R {s} px" for s in SIZES), "date error d")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=160, help="edge in pixels of 10 m")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[41, 42])
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--cases", nargs="+", default=list(all_cases()))
+    arguments = parser.parse_args()
+    warm_up()
+    head = (*_HEAD, "alarms % / year", "P 1 %")
+    print_row(head)
+    print_row(["---"] * len(head))
+    row = partial(measure, seeds=arguments.seeds, size_px=arguments.size)
+    with ProcessPoolExecutor(arguments.workers) as pool:
+        for cells in pool.map(row, arguments.cases):
+            print_row(cells)
+
+
+def all_cases() -> Iterable[str]:
+    yield "plain"
+    yield from (f"only {name}" for name in DIFFICULTIES)
+    yield "hard"
+    yield from (f"without {name}" for name in DIFFICULTIES)
+
+
+def options_of(case: str, seed: int, size_px: int) -> ArchiveOptions:
+    hard = ArchiveOptions(seed=seed, size_px=size_px, southern=False)
+    if case == "hard":
+        return hard
+    if case == "plain":
+        return hard.with_only()
+    how, _, name = case.partition(" ")
+    if how == "only":
+        return hard.with_only(name)
+    return hard.with_only(*(other for other in (*DIFFICULTIES, "label_noise") if other != name))
+
+
+@dataclass(slots=True)
+class Sum:
+    """Counts over seeds."""
+
+    right: int = 0
+    wrong: int = 0
+    missed: int = 0
+    stable: float = 0.0
+    flagged: float = 0.0
+    days: list[float] = field(default_factory=list)
+    by_patch: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, score: ChangeScore) -> None:
+        """Add the counts of one record."""
+        self.right += score.true_positives
+        self.wrong += score.false_positives
+        self.missed += score.false_negatives
+        stable = score.n_pixels - score.n_changed
+        self.stable += stable
+        self.flagged += score.false_alarm_share * stable
+        self.days.append(score.date_error_median_days)
+        for name, recall in score.recall_by_patch.items():
+            self.by_patch.setdefault(name, []).append(recall)
+
+    @property
+    def precision(self) -> float:
+        """Share of detections that are right."""
+        return self.right / max(self.right + self.wrong, 1)
+
+    @property
+    def recall(self) -> float:
+        """Share of changed pixels that are found."""
+        return self.right / max(self.right + self.missed, 1)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of both."""
+        return 2 * self.right / max(2 * self.right + self.wrong + self.missed, 1)
+
+
+def measure(case: str, seeds: Sequence[int], size_px: int) -> list[str]:
+    """Cells of one row of the table."""
+    total, within = Sum(), Sum()
+    breaks, years = 0.0, 0.0
+    for seed in seeds:
+        options = options_of(case, seed, size_px)
+        record = make_archive_record(options)
+        found = detect(record)
+        first, last = found["monitored_from"], found["monitored_to"]
+        total.add(score_breaks(found, record.truth, judged=first > 0))
+        date = record.truth.date
+        seen = (first > 0) & ((date == 0) | ((date >= first) & (date <= last)))
+        within.add(score_breaks(found, record.truth, judged=seen))
+        quiet = detect(make_archive_record(replace(options, change=False)))
+        watched = quiet["monitored_to"] - quiet["monitored_from"]
+        watched = float(watched[quiet["monitored_from"] > 0].clip(0).sum()) / 365.25
+        breaks += score_no_change(quiet)["flagged_per_year"] * watched
+        years += watched
+    sizes = [f"{np.nanmean(total.by_patch.get(name, [np.nan])):.2f}" for name in SIZES]
+    at_one = reweight_precision(total.recall, total.flagged / total.stable, prevalence=0.01)
+    return [
+        case,
+        *(f"{v:.2f}" for v in (total.f1, within.f1, total.precision, total.recall)),
+        *sizes,
+        f"{np.nanmedian(total.days):.0f}",
+        f"{100 * breaks / years:.2f}",
+        f"{at_one:.2f}",
+    ]
+
+
+def detect(record: ArchiveRecord) -> dict[str, np.ndarray]:
+    return detect_breaks(
+        record.reflectance,
+        record.clear,
+        record.day,
+        parameters=ChangeParameters(),
+        orbit=record.orbit,
+    )
+
+
+def print_row(cells: Iterable[str]) -> None:
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
