@@ -47,8 +47,9 @@ def run_change(context: StageContext) -> dict[str, Any]:
     sourced = with_sources(rows, lambda tile, row: lines.line(tile, row.scenes))
     resolution_m = config.change.resolution_m
     spec = change_product(config.name, parameters, resolution_m=resolution_m, of=reader.attrs("s2"))
-    # one task at a time gets all threads: kernels release the interpreter lock
-    threads = context.executor.workers if context.executor.name == "inline" else 1
+    # a place of few tiles leaves threads idle, and kernels release the interpreter lock
+    executor = context.executor
+    threads = 1 if executor.name == "ray" else max(1, executor.workers // max(1, len(rows)))
     worker = ChangeWorker(source, parameters, resolution_m, threads)
     report = context.run_stage(StagePlan("change", spec, entries, sourced, SourcedWorker(worker)))
     return outcome_of(report, context.paths.repository)
