@@ -82,7 +82,7 @@ ZONE = 32
 """UTM zone of the demo's place."""
 
 FIT_STEPS = 240
-"""Steps of training: about 30 s on two cores."""
+"""Steps of training: about 70 s on two cores."""
 
 QUIET_PX = 256
 """Edge of the granules of the archive without change: small, since it is only counted."""
