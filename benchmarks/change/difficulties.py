@@ -24,20 +24,10 @@ from archive import ArchiveRecord, make_archive_record
 from eoray.change import ChangeParameters, detect_breaks, warm_up
 from eoray.change.score import ChangeScore, reweight_precision, score_breaks, score_no_change
 from eoray.testing import ArchiveOptions
+from eoray.testing.options import DIFFICULTIES as ALL
 
-DIFFICULTIES = (
-    "mixed_pixels",
-    "orbits",
-    "registration",
-    "omission",
-    "scl_errors",
-    "negatives",
-    "saturation",
-    "satellite_gain",
-    "granule_bias",
-    "snow",
-    "disturbances",
-)
+DIFFICULTIES = tuple(name for name in ALL if name != "label_noise")
+"""Labels play no part here."""
 SIZES = ("1", "2-5", "6-20", "21-100", ">100")
 _HEAD = ("archive", "F1", "monitored", "P", "R", *(f"R {s} px" for s in SIZES), "date error d")
 

@@ -112,8 +112,7 @@ class ArchiveOptions:
     @classmethod
     def plain(cls, **changes: Any) -> ArchiveOptions:
         """Every difficulty off; clouds stay, and SCL finds each of them."""
-        off: dict[str, Any] = dict.fromkeys(_SWITCHES, False)
-        return cls(**(off | {"orbits": 0.0, "omission": 0.0} | changes))
+        return replace(cls().with_only(), **changes)
 
     def with_only(self, *difficulties: str) -> ArchiveOptions:
         """Switch every difficulty off but the named ones, to measure each alone.
@@ -121,10 +120,10 @@ class ArchiveOptions:
         Raises:
             ConfigError: A name is no difficulty.
         """
-        known = (*_SWITCHES, "orbits", "omission")
-        unknown = [name for name in difficulties if name not in known]
+        unknown = [name for name in difficulties if name not in DIFFICULTIES]
         if unknown:
-            raise ConfigError(f"no difficulty is called {unknown!r}; there are {', '.join(known)}")
+            known = ", ".join(DIFFICULTIES)
+            raise ConfigError(f"no difficulty is called {unknown!r}; there are {known}")
         off: dict[str, Any] = dict.fromkeys(_SWITCHES, False) | {"orbits": 0.0, "omission": 0.0}
         kept = {name: value for name, value in off.items() if name not in difficulties}
         return replace(self, **kept)
@@ -161,6 +160,9 @@ _SWITCHES = (
     "disturbances",
     "label_noise",
 )
+
+DIFFICULTIES = (*_SWITCHES, "orbits", "omission")
+"""Names for ``ArchiveOptions.with_only``."""
 
 
 def demo_options() -> ArchiveOptions:
