@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from eoray.errors import ModelError
@@ -47,6 +48,8 @@ def _build_mlp(n_channels: int, n_classes: int, options: Mapping[str, Any]) -> n
     return build_mlp(n_channels, n_classes, **options)
 
 
+_GENERATOR = Lock()
+"""Torch's global generator is the process's: who seeds it and draws from it holds this."""
 _BUILDERS: dict[str, Builder] = {"unet": _build_unet, "mlp": _build_mlp}
 
 
@@ -75,7 +78,7 @@ def build_model(spec: ModelSpec, *, seed: int) -> nn.Module:
     builder = _BUILDERS.get(spec.name)
     if builder is None:
         raise ModelError(f"unknown model {spec.name!r}; there are {', '.join(sorted(_BUILDERS))}")
-    with torch.random.fork_rng(devices=[]):
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             return builder(spec.n_channels, spec.n_classes, spec.options)

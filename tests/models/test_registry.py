@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
 from eoray.errors import ModelError
+from eoray.models import registry
 from eoray.models.registry import ModelSpec, build_model, hash_weights, register
 
 
@@ -13,6 +17,22 @@ def test_weights_follow_the_seed_and_leave_torch_alone() -> None:
     first, again, other = (hash_weights(build_model(spec, seed=s).state_dict()) for s in (1, 1, 2))
     assert first == again != other
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_threads_that_build_at_once_get_the_weights_of_their_seeds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def build(n_channels: int, n_classes: int, options: object) -> torch.nn.Module:
+        model = torch.nn.Linear(n_channels, n_classes)
+        time.sleep(0.01)  # for another thread to draw between these two
+        return torch.nn.Sequential(model, torch.nn.Linear(n_classes, n_classes))
+
+    monkeypatch.setitem(registry._BUILDERS, "halting", build)
+    spec = ModelSpec("halting", 6, 3)
+    alone = [hash_weights(build_model(spec, seed=seed).state_dict()) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        models = pool.map(lambda seed: build_model(spec, seed=seed), range(4))
+    assert [hash_weights(model.state_dict()) for model in models] == alone
 
 
 def test_unet_maps_channels_to_classes_at_full_resolution() -> None:
