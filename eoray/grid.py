@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from pyproj import Transformer
     from shapely.geometry.base import BaseGeometry
 
+type Affine6 = tuple[float, float, float, float, float, float]
+"""Affine a, b, c, d, e, f: x = a col + b row + c, y = d col + e row + f, at pixel corners."""
+
 TILE_M = 10_240
 """Edge of a tile in metres: 1024 px of 10 m, 512 px of 20 m, one shard at both."""
 

@@ -193,15 +193,27 @@ class ChangeWorker:
     def _window(
         self, reader: CubeReader, row: ChangeRow, window: PixelWindow
     ) -> dict[str, np.ndarray]:
-        zone, positions = row.tiles[0].zone, np.array(row.positions)
-        where: dict[str, Any] = {
-            "window": window,
-            "resolution_m": self.resolution_m,
-            "index": positions,
-        }
-        clear = reader.read_clear(zone, **where)
-        if not clear.any():
-            return empty_result(len(self.parameters.bands), window.height, window.width)
+        """Judge a window; only the part of it that was ever seen clear is read and fitted."""
+        clear = reader.read_clear(row.tiles[0].zone, **self._where(row, window))
+        out = empty_result(len(self.parameters.bands), window.height, window.width)
+        seen = clear.any(axis=0)
+        if not seen.any():
+            return out
+        rows, cols = (_extent(seen.any(axis=axis)) for axis in (1, 0))
+        part = PixelWindow(
+            window.row_off + rows.start,
+            window.col_off + cols.start,
+            rows.stop - rows.start,
+            cols.stop - cols.start,
+        )
+        for name, values in self._part(reader, row, part, clear[:, rows, cols]).items():
+            out[name][..., rows, cols] = values
+        return out
+
+    def _part(
+        self, reader: CubeReader, row: ChangeRow, window: PixelWindow, clear: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        zone, where = row.tiles[0].zone, self._where(row, window)
         values = reader.read_bands(PRODUCT, zone, bands=self.parameters.bands, **where)
         found = detect_breaks(
             values,
@@ -216,6 +228,16 @@ class ChangeWorker:
             mask = reader.read(PRODUCT, zone, "mask", **where)
             flag_snow(found, clear, (mask & int(Mask.SNOW)) > 0)
         return found
+
+    def _where(self, row: ChangeRow, window: PixelWindow) -> dict[str, Any]:
+        index = np.array(row.positions)
+        return {"window": window, "resolution_m": self.resolution_m, "index": index}
+
+
+def _extent(any_of: np.ndarray) -> slice:
+    """From the first to the last True."""
+    found = np.flatnonzero(any_of)
+    return slice(int(found[0]), int(found[-1]) + 1)
 
 
 def _window_width(n_time: int, n_band: int, px: int) -> int:

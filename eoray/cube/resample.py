@@ -6,6 +6,7 @@ A 20 m centre lies on a corner of the 10 m lattice, so each 10 m pixel mixes its
 
 from __future__ import annotations
 
+import numba as nb
 import numpy as np
 
 from eoray.grid import PixelWindow
@@ -78,28 +79,38 @@ def replicate(
 
 
 def _bilinear(values: np.ndarray, source: PixelWindow, window: PixelWindow) -> np.ndarray:
-    row_near, row_far = _neighbours(window.row_off, window.height, source.row_off)
-    col_near, col_far = _neighbours(window.col_off, window.width, source.col_off)
-    out = np.empty((*values.shape[:-2], window.height, window.width), "i2")
-    for at in np.ndindex(values.shape[:-2]):
-        plane = values[at]
-        valid = plane != FILL
-        weight = valid.astype("f4")
-        data = np.where(valid, plane, 0).astype("f4")
-        # separable: 3/4 of the near row and 1/4 of the far one, then the same along x
-        data = 0.75 * data[row_near] + 0.25 * data[row_far]
-        weight = 0.75 * weight[row_near] + 0.25 * weight[row_far]
-        data = 0.75 * data[:, col_near] + 0.25 * data[:, col_far]
-        weight = 0.75 * weight[:, col_near] + 0.25 * weight[:, col_far]
-        inside = valid[row_near][:, col_near]
-        mean = np.rint(data / np.where(weight > 0, weight, 1)).astype("i2")
-        out[at] = np.where(inside, mean, np.int16(FILL))
-    return out
+    planes = np.ascontiguousarray(values).reshape(-1, *values.shape[-2:])
+    out = np.empty((len(planes), window.height, window.width), "i2")
+    far_corner = window.row_off, window.col_off
+    _mix_four(planes, (source.row_off, source.col_off), far_corner, out)
+    return out.reshape(*values.shape[:-2], window.height, window.width)
 
 
-def _neighbours(offset: int, length: int, source_offset: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the 20 m pixel that holds a 10 m pixel, and of its other neighbour."""
-    fine = np.arange(length) + offset
-    near = fine // 2
-    far = near + np.where(fine % 2 == 0, -1, 1)
-    return near - source_offset, far - source_offset
+@nb.njit(nogil=True, cache=True)
+def _mix_four(
+    planes: np.ndarray, source: tuple[int, int], window: tuple[int, int], out: np.ndarray
+) -> None:
+    """Mix the four nearest 20 m pixels of each 10 m pixel; ``source`` and ``window``: corners."""
+    for r in range(out.shape[1]):
+        fine = r + window[0]
+        near = fine // 2 - source[0]
+        far = near + (1 if fine % 2 else -1)
+        for n in range(out.shape[0]):
+            for c in range(out.shape[2]):
+                fine_col = c + window[1]
+                near_col = fine_col // 2 - source[1]
+                far_col = near_col + (1 if fine_col % 2 else -1)
+                if planes[n, near, near_col] == FILL:
+                    out[n, r, c] = FILL
+                    continue
+                total, weights = 9 * np.int64(planes[n, near, near_col]), 9
+                if planes[n, near, far_col] != FILL:
+                    total += 3 * np.int64(planes[n, near, far_col])
+                    weights += 3
+                if planes[n, far, near_col] != FILL:
+                    total += 3 * np.int64(planes[n, far, near_col])
+                    weights += 3
+                if planes[n, far, far_col] != FILL:
+                    total += np.int64(planes[n, far, far_col])
+                    weights += 1
+                out[n, r, c] = np.int16(np.rint(total / weights))

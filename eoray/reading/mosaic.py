@@ -17,8 +17,9 @@ import numpy as np
 
 from eoray.errors import ReadError
 from eoray.grid import TOP_M, Block, PixelWindow, Tile
-from eoray.reading.harmonise import harmonise, saturated
-from eoray.reading.window import check_congruent, io_pool, read_asset
+from eoray.reading.gdal import io_pool
+from eoray.reading.harmonise import Share, place_band
+from eoray.reading.window import check_congruent, read_asset
 from eoray.sentinel2 import FILL, Quality, Scl, native_resolution_m
 
 if TYPE_CHECKING:
@@ -409,12 +410,11 @@ def _place(
         quality[_upsample(core == number, resolution_m)] |= np.uint8(Quality.FAILED_READ)
         return
     dn, (rows, cols) = result
-    here = _upsample(core == number, resolution_m)[rows, cols]
     position = [b for b in bands if native_resolution_m(b) == resolution_m].index(band)
-    target = layers.reflectance[resolution_m][position, rows, cols]
-    target[here] = harmonise(dn, choice.scenes[number].dn_offset)[here]
-    bad = here & saturated(dn)
-    quality[rows, cols][bad] |= np.uint8(Quality.SATURATED)
+    share = Share(core, number, 20 // resolution_m)
+    offset = choice.scenes[number].dn_offset
+    target = layers.reflectance[resolution_m][position]
+    place_band(dn, offset, share, (rows.start, cols.start), target, quality)
 
 
 def _failure(

@@ -7,8 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eoray.reading.harmonise import harmonise, saturated
-from eoray.sentinel2 import FILL
+from eoray.reading.harmonise import Share, place_band
+from eoray.sentinel2 import FILL, Quality
+
+
+def place(
+    dn: np.ndarray,
+    offset: int = 0,
+    *,
+    index: np.ndarray | None = None,
+    factor: int = 1,
+    corner: tuple[int, int] = (0, 0),
+) -> tuple[np.ndarray, np.ndarray]:
+    """(reflectance, quality) of a frame that held 7 and bit 1 everywhere."""
+    index = np.zeros(dn.shape, np.int16) if index is None else index
+    shape = index.shape[0] * factor, index.shape[1] * factor
+    target, quality = np.full(shape, 7, np.int16), np.full(shape, 1, np.uint8)
+    place_band(dn, offset, Share(index, 0, factor), corner, target, quality)
+    return target, quality
 
 
 @pytest.mark.parametrize(
@@ -29,19 +45,25 @@ from eoray.sentinel2 import FILL
     ],
 )
 def test_values_on_both_sides_of_the_offset(dn: int, offset: int, stored: int) -> None:
-    assert harmonise(np.array([dn], np.uint16), offset).tolist() == [stored]
+    assert place(np.array([[dn]], np.uint16), offset)[0].item() == stored
 
 
 @given(st.integers(1, 32767), st.sampled_from([0, -1000]))
 def test_values_that_exist_are_shifted_and_no_more(dn: int, offset: int) -> None:
-    assert harmonise(np.array([[dn]], np.uint16), offset).item() == dn + offset
+    assert place(np.array([[dn]], np.uint16), offset)[0].item() == dn + offset
 
 
-def test_result_is_int16_of_the_same_shape() -> None:
-    dn = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
-    assert harmonise(dn, 0).dtype == np.int16
-    assert harmonise(dn, 0).shape == (2, 3, 4)
+def test_only_chosen_pixels_are_written() -> None:
+    index = np.array([[0, 1], [-1, 0]], np.int16)
+    dn = np.arange(100, 112, dtype=np.uint16).reshape(3, 4)
+    found, quality = place(dn, index=index, factor=2, corner=(1, 0))
+    np.testing.assert_array_equal(
+        found, [[7, 7, 7, 7], [100, 101, 7, 7], [7, 7, 106, 107], [7, 7, 110, 111]]
+    )
+    assert (quality == 1).all()
 
 
 def test_only_65535_is_saturated() -> None:
-    assert saturated(np.array([0, 1, 65534, 65535], np.uint16)).tolist() == [0, 0, 0, 1]
+    dn = np.array([[0, 1, 65534, 65535]], np.uint16)
+    both = 1 | int(Quality.SATURATED)
+    assert place(dn)[1].tolist() == [[1, 1, 1, both]]

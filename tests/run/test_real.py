@@ -18,7 +18,7 @@ from eoray.cube.check import check_cube
 from eoray.cube.read import CubeReader, CubeSource
 from eoray.errors import CatalogError, GridError
 from eoray.grid import TOP_M, PixelWindow, Tile
-from eoray.reading.harmonise import harmonise
+from eoray.reading.harmonise import Share, place_band
 from eoray.run import Run, load_run
 from eoray.sentinel2 import BANDS_10M, BANDS_20M, FILL
 
@@ -228,6 +228,7 @@ def test_negatives_after_the_offset_are_kept(shared_data: Path) -> None:
     with rasterio.open(path) as file:
         dn = file.read(1)
     assert ((dn > 0) & (dn < 1000)).mean() > 0.01
-    found = harmonise(dn, -1000)
+    found, quality = np.zeros(dn.shape, np.int16), np.zeros(dn.shape, np.uint8)
+    place_band(dn, -1000, Share(np.zeros(dn.shape, np.int16), 0, 1), (0, 0), found, quality)
     np.testing.assert_array_equal(found, np.where(dn == 0, FILL, dn.astype("i4") - 1000))
     assert found[found != FILL].min() < 0

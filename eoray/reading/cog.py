@@ -1,0 +1,309 @@
+"""Read tiles of a Cloud Optimized GeoTIFF: header once, merged ranges, libdeflate, no GDAL.
+
+Covers what Sentinel-2 L2A COGs are: one band of 8 or 16 bits, tiled, deflate or no compression,
+with or without the horizontal predictor. Anything else is :class:`UnsupportedFileError`, and
+GDAL reads it.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eoray.grid import Affine6
+from eoray.reading.ranges import RangeReader, open_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer
+
+HEADER_BYTES = 32_768
+"""Read at once: holds the directory, the tables of blocks and the georeference of any COG."""
+
+_MAX_HEADERS = 8192
+"""Cached headers of a process: a few kB each."""
+
+# TIFF 6.0, GeoTIFF 1.1 (OGC 19-008r4) and GDAL's own tag for nodata.
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _PREDICTOR = 256, 257, 258, 259, 277, 317
+_TILE_WIDTH, _TILE_HEIGHT, _OFFSETS, _COUNTS, _FORMAT = 322, 323, 324, 325, 339
+_SCALE, _TIEPOINT, _MATRIX, _GEO_KEYS, _NODATA = 33550, 33922, 34264, 34735, 42113
+_PROJECTED_CRS, _RASTER_TYPE, _PIXEL_IS_POINT = 3072, 1025, 2
+
+_KINDS = {1: "B", 2: "s", 3: "H", 4: "I", 11: "f", 12: "d", 16: "Q"}
+"""TIFF field type -> letter of ``struct``, for the fields that matter here."""
+
+_NONE, _DEFLATE, _OLD_DEFLATE = 1, 8, 32946
+
+
+class UnsupportedFileError(Exception):
+    """A file of another kind; GDAL may know it."""
+
+
+class BrokenFileError(OSError):
+    """A file that ends too early or does not decode."""
+
+
+@dataclass(frozen=True, slots=True)
+class CogHeader:
+    """What the first directory of a COG says."""
+
+    shape: tuple[int, int]
+    """(height, width) in pixels."""
+    block: tuple[int, int]
+    """(height, width) of a tile."""
+    dtype: np.dtype[Any]
+    deflated: bool
+    differenced: bool
+    """Values are differences along rows (predictor 2)."""
+    offsets: tuple[int, ...]
+    counts: tuple[int, ...]
+    """Bytes of each tile, row by row; 0 for a tile that was left out."""
+    transform: Affine6
+    epsg: int | None
+    nodata: int
+    """0 where the file says none."""
+
+    @property
+    def blocks_across(self) -> int:
+        """Tiles in a row."""
+        return -(-self.shape[1] // self.block[1])
+
+
+class CogFile:
+    """An opened COG; cheap to make, since headers are cached by the process."""
+
+    def __init__(self, href: str) -> None:
+        """Open a file.
+
+        Raises:
+            UnsupportedFileError: GDAL has to read it.
+            OSError: It cannot be read.
+        """
+        self._ranges = open_ranges(href)
+        key = (href, self._ranges.stamp)
+        header = _headers.get(key)
+        if header is None:
+            header = read_header(self._ranges)
+            if len(_headers) >= _MAX_HEADERS:
+                _headers.clear()
+            _headers[key] = header
+        self.header = header
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.header.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        return self.header.dtype
+
+    @property
+    def transform(self) -> Affine6:
+        """Affine a, b, c, d, e, f of the file."""
+        return self.header.transform
+
+    @property
+    def epsg(self) -> int | None:
+        """Code of the projected CRS; None where the file names none."""
+        return self.header.epsg
+
+    def read(self, rows: slice, cols: slice) -> np.ndarray:
+        """Read pixels, each tile that they touch once.
+
+        Args:
+            rows: Within the file.
+            cols: Within the file.
+
+        Returns:
+            Dims (y, x).
+
+        Raises:
+            BrokenFileError: The file ends too early, or a tile does not decode.
+        """
+        header = self.header
+        height, width = header.block
+        out = np.empty((rows.stop - rows.start, cols.stop - cols.start), header.dtype)
+        blocks = list(_blocks(header, rows, cols))
+        spans = [(header.offsets[n], header.counts[n]) for _, _, n in blocks if header.counts[n]]
+        data = iter(self._ranges.get(spans))
+        for row, col, number in blocks:
+            top, left = row * height, col * width
+            r0, r1 = max(top, rows.start), min(top + height, rows.stop)
+            c0, c1 = max(left, cols.start), min(left + width, cols.stop)
+            target = out[r0 - rows.start : r1 - rows.start, c0 - cols.start : c1 - cols.start]
+            if header.counts[number] == 0:
+                target[...] = header.nodata
+                continue
+            values = _decode(header, next(data), row, col)
+            target[...] = values[r0 - top : r1 - top, c0 - left : c1 - left]
+        return out
+
+
+_headers: dict[tuple[str, Any], CogHeader] = {}
+
+
+def _blocks(header: CogHeader, rows: slice, cols: slice) -> Iterator[tuple[int, int, int]]:
+    """(row, column, number) of the tiles under a window."""
+    height, width = header.block
+    for row in range(rows.start // height, -(-rows.stop // height)):
+        for col in range(cols.start // width, -(-cols.stop // width)):
+            yield row, col, row * header.blocks_across + col
+
+
+_scratch = threading.local()
+
+
+def _scratch_of(size: int) -> Any:
+    """Memory of this thread, used again for every tile."""
+    buffer = getattr(_scratch, "buffer", None)
+    if buffer is None or buffer.size < size:
+        buffer = _scratch.buffer = np.empty(size, np.uint8)
+    return buffer[:size]
+
+
+def _decode(header: CogHeader, data: Buffer, row: int, col: int) -> np.ndarray:
+    """One tile, dims (y, x); valid until the thread decodes the next one."""
+    import imagecodecs
+
+    size = header.block[0] * header.block[1] * header.dtype.itemsize
+    if header.deflated:
+        buffer = _scratch_of(size)
+        try:
+            got = memoryview(imagecodecs.deflate_decode(data, out=buffer)).nbytes
+        except imagecodecs.DeflateError as error:
+            raise BrokenFileError(f"block ({row}, {col}) does not decode: {error}") from error
+    else:
+        buffer = np.frombuffer(data, np.uint8)[:size]
+        got = buffer.size
+        if header.differenced:
+            buffer = buffer.copy()
+    if got != size:
+        raise BrokenFileError(f"block ({row}, {col}) holds {got} bytes, not {size}")
+    values: np.ndarray = buffer.view(header.dtype).reshape(header.block)
+    if header.differenced:
+        imagecodecs.delta_decode(values, axis=-1, out=values)
+    return values
+
+
+def read_header(ranges: RangeReader) -> CogHeader:
+    """Parse the first directory of a TIFF or BigTIFF.
+
+    Raises:
+        UnsupportedFileError: It is no TIFF, or of a kind that GDAL has to read.
+        OSError: It cannot be read.
+    """
+    head = ranges.head(HEADER_BYTES)
+    if head[:4] not in (b"II*\0", b"II+\0"):
+        raise UnsupportedFileError("no little-endian TIFF")
+    big = head[2] == 43
+    start = _unpack("<Q" if big else "<I", head, 8 if big else 4)
+    tags = _Directory(ranges, head, start, big=big)
+    if tags.one(_SAMPLES, 1) != 1 or _OFFSETS not in tags:
+        raise UnsupportedFileError("several bands in one file, or strips")
+    bits, form = tags.one(_BITS, 1), tags.one(_FORMAT, 1)
+    compression, predictor = tags.one(_COMPRESSION, _NONE), tags.one(_PREDICTOR, 1)
+    if (
+        bits not in (8, 16)
+        or form != 1
+        or compression not in (_NONE, _DEFLATE, _OLD_DEFLATE)
+        or predictor not in (1, 2)
+    ):
+        raise UnsupportedFileError(
+            f"{bits} bits of format {form}, compression {compression}, predictor {predictor}"
+        )
+    text = tags.text(_NODATA)
+    epsg, is_point = _geo_keys(tags)
+    return CogHeader(
+        shape=(tags.one(_HEIGHT, 0), tags.one(_WIDTH, 0)),
+        block=(tags.one(_TILE_HEIGHT, 0), tags.one(_TILE_WIDTH, 0)),
+        dtype=np.dtype("u1" if bits == 8 else "<u2"),
+        deflated=compression != _NONE,
+        differenced=predictor == 2,
+        offsets=tuple(int(n) for n in tags.values(_OFFSETS)),
+        counts=tuple(int(n) for n in tags.values(_COUNTS)),
+        transform=_transform(tags, is_point=is_point),
+        epsg=epsg,
+        nodata=int(float(text)) if text else 0,
+    )
+
+
+class _Directory:
+    """The entries of one image file directory."""
+
+    def __init__(self, ranges: RangeReader, head: bytes, start: int, *, big: bool) -> None:
+        self._ranges, self._head = ranges, head
+        count_format, entry_bytes, self._inline = ("<Q", 20, 8) if big else ("<H", 12, 4)
+        size = struct.calcsize(count_format)
+        count = _unpack(count_format, self._bytes(start, size), 0)
+        table = self._bytes(start + size, count * entry_bytes)
+        entry = "<HHQQ" if big else "<HHII"
+        self._value_at = entry_bytes - self._inline
+        self._entries: dict[int, tuple[int, int, bytes]] = {}
+        for at in range(0, len(table), entry_bytes):
+            tag, kind, number, _ = struct.unpack_from(entry, table, at)
+            self._entries[tag] = (kind, number, table[at + self._value_at : at + entry_bytes])
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._entries
+
+    def values(self, tag: int) -> tuple[Any, ...]:
+        """All values of a tag; () where it is not there."""
+        if tag not in self._entries:
+            return ()
+        kind, number, inline = self._entries[tag]
+        if kind not in _KINDS:
+            raise UnsupportedFileError(f"tag {tag} has field type {kind}")
+        layout = f"<{number}{_KINDS[kind]}"
+        size = struct.calcsize(layout)
+        data = inline
+        if size > self._inline:
+            data = self._bytes(_unpack("<Q" if self._inline == 8 else "<I", inline, 0), size)
+        return struct.unpack_from(layout, data)
+
+    def one(self, tag: int, default: int) -> int:
+        """The first value of a tag of whole numbers."""
+        found = self.values(tag)
+        return int(found[0]) if found else default
+
+    def text(self, tag: int) -> str:
+        """The text of an ASCII tag; "" where it is not there."""
+        found = self.values(tag)
+        return found[0].split(b"\0")[0].decode("ascii", "replace").strip() if found else ""
+
+    def _bytes(self, start: int, size: int) -> bytes:
+        if start + size <= len(self._head):
+            return self._head[start : start + size]
+        return bytes(next(iter(self._ranges.get([(start, size)]))))
+
+
+def _unpack(layout: str, data: bytes, at: int) -> int:
+    if len(data) < at + struct.calcsize(layout):
+        raise BrokenFileError("the file ends within its header")
+    return int(struct.unpack_from(layout, data, at)[0])
+
+
+def _geo_keys(tags: _Directory) -> tuple[int | None, bool]:
+    """(EPSG code of the projected CRS, whether coordinates name centres of pixels)."""
+    keys = tags.values(_GEO_KEYS)
+    found = {keys[at]: keys[at + 3] for at in range(4, len(keys) - 3, 4) if keys[at + 1] == 0}
+    code = found.get(_PROJECTED_CRS, 0)
+    # 32767 is "user-defined"; GDAL would read the parameters
+    epsg = int(code) if 0 < code < 32767 else None
+    return epsg, found.get(_RASTER_TYPE) == _PIXEL_IS_POINT
+
+
+def _transform(tags: _Directory, *, is_point: bool) -> Affine6:
+    scale, tie = tags.values(_SCALE), tags.values(_TIEPOINT)
+    if _MATRIX in tags or len(scale) < 2 or len(tie) < 6 or is_point:
+        raise UnsupportedFileError("georeferenced by a matrix, by centres, or not at all")
+    col, row, _, x, y = tie[:5]
+    return (
+        float(scale[0]), 0.0, x - col * scale[0],
+        0.0, -float(scale[1]), y + row * scale[1],
+    )  # fmt: skip

@@ -1,0 +1,195 @@
+"""Read through GDAL what the COG reader does not know: JPEG 2000, other compressions, links.
+
+GDAL's warper serves sources that are finer than the target or lie in no projected CRS.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from eoray.grid import TOP_M, Affine6, PixelWindow
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rasterio.io import DatasetReader
+
+    from eoray.catalog.scene import BandAsset
+
+IO_THREADS = 4
+"""Reads in flight per process: hides latency, decoding is done outside the interpreter lock."""
+
+# One small GET at open, merged ranges, no directory listing: 1.7 s instead of 5.9 for 302 MB
+# at 30 ms latency.
+_OPTIONS: dict[str, str | int] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif,.tiff,.jp2,.TIF",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "GDAL_HTTP_VERSION": "2",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+    "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    "VSI_CACHE": "TRUE",
+    "VSI_CACHE_SIZE": "5000000",
+    "GDAL_CACHEMAX": 256,
+    "GDAL_NUM_THREADS": "1",
+}
+
+_CELL_PX = 512
+"""Edge of what is warped at once, aligned to the zone; it divides tiles at 10 and 20 m."""
+
+_WARP_ERROR_PX = 0.001
+"""Error of the interpolated transform: 1e-9 took 15 times as long for at most 5 DN of noise."""
+
+
+@lru_cache(maxsize=1)
+def io_pool() -> ThreadPoolExecutor:
+    """Threads that read files, one pool a process.
+
+    Each enters its GDAL environment once and keeps it: few requests, bounded memory. Doing so
+    for every read cost more than the read of a small file.
+    """
+    return ThreadPoolExecutor(IO_THREADS, "eoray-read", initializer=_enter_gdal)
+
+
+def _enter_gdal() -> None:
+    import rasterio
+
+    rasterio.Env(**_OPTIONS).__enter__()
+
+
+class GdalFile:
+    """An open file; a context manager."""
+
+    def __init__(self, href: str) -> None:
+        """Open it.
+
+        Raises:
+            rasterio.errors.RasterioIOError: GDAL cannot.
+        """
+        import rasterio
+
+        self.dataset: DatasetReader = rasterio.open(href)
+
+    def __enter__(self) -> Self:
+        """Give the open file."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.dataset.close()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        height, width = self.dataset.shape
+        return int(height), int(width)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        kind: str = self.dataset.dtypes[0]
+        return np.dtype(kind)
+
+    @property
+    def transform(self) -> Affine6:
+        """Affine a, b, c, d, e, f of the file."""
+        a, b, c, d, e, f = tuple(self.dataset.transform)[:6]
+        return a, b, c, d, e, f
+
+    @property
+    def epsg(self) -> int | None:
+        """Code of the CRS; None where it has none."""
+        crs = self.dataset.crs
+        return None if crs is None or not crs.is_projected else crs.to_epsg()
+
+    def read(self, rows: slice, cols: slice) -> np.ndarray:
+        """Pixels within the file, dims (y, x)."""
+        from rasterio.windows import Window
+
+        window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
+        values: np.ndarray = self.dataset.read(1, window=window)
+        return values
+
+
+def warp_by_gdal(
+    href: str, asset: BandAsset, zone: int, window: PixelWindow, resolution_m: int
+) -> np.ndarray:
+    """Warp cell by cell of the zone, so that a pixel does not depend on the window it is in.
+
+    Args:
+        href: The file.
+        asset: What it is; SCL is warped by nearest, else bilinear on valid pixels.
+        zone: UTM zone of the window.
+        window: Wanted pixels.
+        resolution_m: 10 or 20.
+
+    Returns:
+        Dims (y, x), dtype of the file.
+    """
+    import rasterio
+    from rasterio.warp import transform_bounds
+
+    crs = f"EPSG:{32600 + zone}"
+    with rasterio.open(href) as file:
+        out = np.full((window.height, window.width), asset.nodata, file.dtypes[0])
+        bounds = transform_bounds(file.crs, crs, *file.bounds, densify_pts=21)
+        for cell in _warp_cells(window, bounds, resolution_m):
+            values = _warp_cell(file, asset, crs, cell, resolution_m)
+            row, col = cell.row_off - window.row_off, cell.col_off - window.col_off
+            r0, c0 = max(0, row), max(0, col)
+            part = values[r0 - row : window.height - row, c0 - col : window.width - col]
+            out[r0 : r0 + part.shape[0], c0 : c0 + part.shape[1]] = part
+    return out
+
+
+def _warp_cells(
+    window: PixelWindow, bounds: tuple[float, float, float, float], resolution_m: int
+) -> Iterator[PixelWindow]:
+    """Cells that a window and a file (its bounds in the zone) have in common."""
+    west, south, east, north = bounds
+    top = max(window.row_off, math.floor((TOP_M - north) / resolution_m) - 2)
+    left = max(window.col_off, math.floor(west / resolution_m) - 2)
+    bottom = min(window.row_off + window.height, math.ceil((TOP_M - south) / resolution_m) + 2)
+    right = min(window.col_off + window.width, math.ceil(east / resolution_m) + 2)
+    for row in range(top // _CELL_PX * _CELL_PX, bottom, _CELL_PX):
+        for col in range(left // _CELL_PX * _CELL_PX, right, _CELL_PX):
+            yield PixelWindow(row, col, _CELL_PX, _CELL_PX)
+
+
+def _warp_cell(
+    file: DatasetReader, asset: BandAsset, crs: str, cell: PixelWindow, resolution_m: int
+) -> np.ndarray:
+    from rasterio.enums import Resampling
+    from rasterio.vrt import WarpedVRT
+
+    method = Resampling.nearest if asset.band == "SCL" else Resampling.bilinear
+    # target pixels per source pixel: GDAL's own estimate blurs, and differs between windows
+    scale = abs(asset.transform[0]) / resolution_m if file.crs.is_projected else None
+    extras = {} if scale is None else {"XSCALE": scale, "YSCALE": scale}
+    with WarpedVRT(
+        file,
+        crs=crs,
+        transform=cell.transform(resolution_m),
+        width=cell.width,
+        height=cell.height,
+        resampling=method,
+        src_nodata=asset.nodata,
+        nodata=asset.nodata,
+        tolerance=_WARP_ERROR_PX,
+        **extras,
+    ) as warped:
+        values: np.ndarray = warped.read(1)
+    return values
