@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eoray.chips.labels import LabelBurner, to_classes
+from eoray.chips.labels import IGNORE, LabelBurner, to_classes
 from eoray.chips.recipe import InputRecipe, Normalisation, Season, prepare_input, view_of
 from eoray.grid import PixelWindow
 from eoray.sentinel2 import FILL
@@ -323,14 +323,13 @@ def measure_labels(
         target = to_classes(reader.places(chip.zone, chip.window), class_of)
         values = reader.values(chip.zone, chip.season, chip.window)
         n_channels = values.shape[0] * values.shape[1]
-        flat = values.reshape(n_channels, -1).astype(np.float64)
-        flat[flat == FILL] = np.nan
-        for c in range(n_classes):
+        if not sums:
+            sums = [np.zeros((n_classes, n_channels)) for _ in range(3)]
+        flat = values.reshape(n_channels, -1)
+        for c in np.unique(target[target != IGNORE]):
             mine = flat[:, target.ravel() == c]
-            there = np.isfinite(mine)
-            mine = np.where(there, mine, 0.0)
-            if not sums:
-                sums = [np.zeros((n_classes, n_channels)) for _ in range(3)]
+            there = mine != FILL
+            mine = np.where(there, mine, 0).astype(np.float64)
             sums[0][c] += there.sum(axis=1)
             sums[1][c] += mine.sum(axis=1)
             sums[2][c] += (mine**2).sum(axis=1)

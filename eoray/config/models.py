@@ -170,6 +170,8 @@ class FitSection(Section):
     """Steps between checkpoints."""
     workers: Count = 1
     """Training processes."""
+    threads: Count = 1
+    """Threads of each of them on a CPU; small networks gain nothing from a second one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the arithmetic; auto: bf16 where it pays."""
 

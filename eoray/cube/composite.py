@@ -235,6 +235,11 @@ def reduce_scenes(values: np.ndarray, clear: np.ndarray, method: str) -> np.ndar
     raise ConfigError(f"composite method {method!r} is unknown; use 'geomedian' or 'median'")
 
 
+def warm_up() -> None:
+    """Compile the geomedian, or load it from numba's cache on disk."""
+    reduce_scenes(np.zeros((2, 1, 1, 1), np.int16), np.ones((2, 1, 1), bool), "geomedian")
+
+
 def _median(values: np.ndarray, clear: np.ndarray) -> np.ndarray:
     anywhere = clear.any(axis=0)
     out = np.full(values.shape[1:], FILL, np.int16)

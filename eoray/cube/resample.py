@@ -86,6 +86,13 @@ def _bilinear(values: np.ndarray, source: PixelWindow, window: PixelWindow) -> n
     return out.reshape(*values.shape[:-2], window.height, window.width)
 
 
+def warm_up() -> None:
+    """Compile the kernel, or load it from numba's cache on disk."""
+    window = PixelWindow(2, 2, 1, 1)
+    source = source_window(window, 10, 20)
+    _bilinear(np.zeros((source.height, source.width), np.int16), source, window)
+
+
 @nb.njit(nogil=True, cache=True)
 def _mix_four(
     planes: np.ndarray, source: tuple[int, int], window: tuple[int, int], out: np.ndarray

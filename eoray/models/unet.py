@@ -43,8 +43,8 @@ def build_unet(
     *,
     encoder: str = "mobilenet_v2",
     depth: int = 3,
-    decoder: tuple[int, ...] | list[int] = (64, 32, 16),
-    n_context: int = 24,
+    decoder: tuple[int, ...] | list[int] = (32, 16, 8),
+    n_context: int = 16,
 ) -> nn.Module:
     """Build a small U-Net with random weights.
 

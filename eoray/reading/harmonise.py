@@ -51,6 +51,13 @@ def place_band(
     _place(dn, dn_offset, share.index, share.number, share.factor, corner, (target, quality))
 
 
+def warm_up() -> None:
+    """Compile the kernel, or load it from numba's cache on disk."""
+    share = Share(np.zeros((1, 1), np.int16), 0, 1)
+    planes = np.zeros((1, 1), np.int16), np.zeros((1, 1), np.uint8)
+    place_band(np.ones((1, 1), np.uint16), 0, share, (0, 0), *planes)
+
+
 @numba.njit(nogil=True, cache=True)
 def _place(
     dn: np.ndarray,

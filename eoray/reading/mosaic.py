@@ -86,7 +86,7 @@ def read_mosaic(scenes: Sequence[Scene], block: Block, options: ReadOptions) -> 
     """
     choice = _choose(scenes, block, options)
     halo = options.halo_px
-    core = _core(choice.index, halo)
+    core = np.ascontiguousarray(_core(choice.index, halo))
     mosaic = _empty(choice, core, options.bands)
     failed = list(choice.failed)
     jobs = [

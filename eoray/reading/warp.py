@@ -127,6 +127,13 @@ def _transformer(zone: int, epsg: int) -> Transformer:
     return Transformer.from_crs(32600 + zone, epsg, always_xy=True)
 
 
+def warm_up() -> None:
+    """Compile the kernel, or load it from numba's cache on disk."""
+    for dtype in (np.uint8, np.uint16):
+        pixels, nodes = np.ones((1, 1), dtype), np.zeros((2, 2))
+        _resample(pixels, nodes, nodes, (0, 0), NODE_PX, 0, nearest=False, out=pixels.copy())
+
+
 @numba.njit(nogil=True, cache=True)
 def _resample(
     source: np.ndarray,

@@ -55,6 +55,7 @@ def fit_options(context: StageContext) -> FitOptions:
         border_m=fit.border_m,
         checkpoint_every=fit.checkpoint_every,
         precision=fit.precision,
+        torch_threads=fit.threads,
     )
 
 

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
-_FIT_THREADS = 2
-"""CPUs that a fit asks of Ray over all its workers: ``FitOptions.torch_threads``."""
-
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
     """Read a run file.
@@ -207,7 +204,8 @@ class Run:
         if address is not None:
             return cluster_ray(address)
         # all workers of a fit run at once: with fewer CPUs Ray would wait for them for ever
-        return local_ray(max(pool.workers, self.config.fit.workers, _FIT_THREADS))
+        fit = self.config.fit
+        return local_ray(max(pool.workers, fit.workers * fit.threads))
 
     def _write_run_file(self, paths: RunPaths) -> None:
         from eoray.config import dump_config

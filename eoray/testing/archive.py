@@ -34,7 +34,7 @@ from eoray.testing.truth import (
     write_truth,
 )
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same options would give other bytes."""
 
 _MARKER, _BUILDING = "archive.json", ".building.json"

@@ -1,7 +1,7 @@
 """A small writer of Cloud Optimized GeoTIFFs, several times faster than GDAL's on small scenes.
 
 An archive is thousands of files of some hundred kilobytes, where opening a GDAL dataset and
-building its overviews costs more than the pixels. The bytes depend on nothing but the input:
+building its overviews costs more than the pixels. The layout depends on nothing but the input:
 directories first (full resolution, then overviews from large to small), then the pixels of the
 smallest overview first, as the COG layout asks.
 """
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from isal import isal_zlib
 
 _ENTRY = struct.Struct("<HHI4s")
 _SHORT, _LONG, _ASCII, _DOUBLE = 3, 4, 2, 12
@@ -29,9 +29,7 @@ class CogLayout:
     block_px: int = 256
     """Edge of an internal tile; a multiple of 16."""
     level: int = 1
-    """Deflate level. 1 with ``fast``: noise does not repeat, so only its Huffman code counts."""
-    fast: bool = True
-    """Leave out deflate's search for repetitions."""
+    """Level of ISA-L's deflate, 0..3: four times as fast as zlib's at the same size."""
     overviews: bool = True
     """Halve until one internal tile holds the picture."""
 
@@ -136,14 +134,12 @@ def _encode_tiles(pixels: np.ndarray, layout: CogLayout) -> list[bytes]:
     padded = pixels
     if rows % edge or cols % edge:
         padded = np.pad(pixels, ((0, -rows % edge), (0, -cols % edge)), mode="edge")
-    strategy = zlib.Z_HUFFMAN_ONLY if layout.fast and pixels.itemsize > 1 else 0
     encoded = []
     for row in range(0, padded.shape[0], edge):
         for col in range(0, padded.shape[1], edge):
             tile = padded[row : row + edge, col : col + edge].copy()
             tile[:, 1:] -= padded[row : row + edge, col : col + edge - 1]
-            packer = zlib.compressobj(layout.level, zlib.DEFLATED, 15, 9, strategy)
-            encoded.append(packer.compress(tile.tobytes()) + packer.flush())
+            encoded.append(isal_zlib.compress(tile.tobytes(), layout.level))
     return encoded
 
 

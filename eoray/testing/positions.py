@@ -166,7 +166,7 @@ def _pass(options: PositionOptions, index: int) -> Pass:
 def _write_item(folder: Path, job: Job, date_index: int, options: PositionOptions) -> None:
     path = item_path(folder, job)
     path.parent.mkdir(parents=True, exist_ok=True)
-    layout = CogLayout(block_px=options.block_px, fast=False, overviews=options.overviews)
+    layout = CogLayout(block_px=options.block_px, overviews=options.overviews)
     size = job.granule.size_px
     scl = np.full((size // 2, size // 2), Scl.VEGETATION, np.uint8)
     scl[:, : options.nodata_px // 2] = Scl.NO_DATA

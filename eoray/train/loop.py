@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,10 @@ from eoray.chips.dataset import (
     polygons_of,
     prefetch,
 )
+from eoray.chips.index import Chip
 from eoray.chips.labels import IGNORE, NO_PLACE, to_classes
 from eoray.chips.recipe import prepare_input
+from eoray.grid import PixelWindow
 from eoray.models.registry import build_model
 from eoray.train.metrics import bootstrap_accuracy, count_confusion, nearest_mean, score_confusion
 from eoray.train.plan import EVALUATION_HALO_PX, FitPlan
@@ -85,12 +87,12 @@ def train(
     """
     team = team or Team()
     o = plan.options
-    with _fixed_threads(max(1, o.torch_threads // team.world)):
+    with _fixed_threads(o.torch_threads):
         model = build_model(plan.spec, seed=o.seed).to(team.device)
         model = model.to(memory_format=torch.channels_last)
         wrapped = team.wrap(model)
         optimiser = torch.optim.AdamW(
-            model.parameters(), lr=o.learning_rate, weight_decay=o.weight_decay
+            model.parameters(), lr=o.learning_rate, weight_decay=o.weight_decay, fused=True
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, o.learning_rate, total_steps=o.steps, pct_start=0.2
@@ -219,21 +221,16 @@ def evaluate(
     Windows are divided among the workers and counts are added, so the scores do not depend on
     how many there are.
     """
-    from eoray.grid import PixelWindow
-
     names = plan.labels.legend.names
     n, normal, means = len(names), statistics.normalisation(), statistics.class_means()
     block_of = np.asarray(plan.split.block_of)
     counts = np.zeros((2, int(block_of.max()) + 1, n, n), np.int64)
     reader = _reader(plan, "validation")
-    for chip in plan.validation[team.rank :: team.world]:
-        places = reader.places(chip.zone, chip.window)
+    for zone, season, window in _together(plan.validation)[team.rank :: team.world]:
+        places = reader.places(zone, window)
         truth = to_classes(places, plan.labels.class_of)
         halo = EVALUATION_HALO_PX
-        window = PixelWindow(
-            chip.row_off - halo, chip.col_off - halo, chip.size + 2 * halo, chip.size + 2 * halo
-        )
-        values = prepare_input(reader.values(chip.zone, chip.season, window), normal)
+        values = prepare_input(reader.values(zone, season, window.buffered(halo)), normal)
         inner = (slice(halo, -halo), slice(halo, -halo))
         guesses = (
             _predict(model, values, team.device)[inner],
@@ -252,6 +249,27 @@ def evaluate(
         **scores,
         "nearest_mean": score_confusion(total[1].sum(axis=0), names),
     }
+
+
+def _together(chips: Sequence[Chip]) -> list[tuple[int, int, PixelWindow]]:
+    """Join chips of one square of about 256 px, so that the halo around them is read once.
+
+    Returns:
+        (zone, season, box around the chips). All labelled pixels of a square are in its chips.
+    """
+    squares: dict[tuple[int, int, int, int], list[Chip]] = {}
+    for chip in chips:
+        edge = chip.size * max(1, 256 // chip.size)
+        square = chip.zone, chip.season, chip.row_off // edge, chip.col_off // edge
+        squares.setdefault(square, []).append(chip)
+    return [(zone, season, _box(members)) for (zone, season, _, _), members in squares.items()]
+
+
+def _box(chips: Sequence[Chip]) -> PixelWindow:
+    top, left = min(c.row_off for c in chips), min(c.col_off for c in chips)
+    bottom = max(c.row_off + c.size for c in chips)
+    right = max(c.col_off + c.size for c in chips)
+    return PixelWindow(top, left, bottom - top, right - left)
 
 
 def _predict(model: nn.Module, values: np.ndarray, device: str) -> np.ndarray:

@@ -63,8 +63,8 @@ class FitOptions:
     checkpoint_every: int = 50
     precision: str = "auto"
     """``fp32``, ``bf16``, or ``auto``: bf16 on a GPU."""
-    torch_threads: int = 2
-    """Threads of torch over all workers; fixed, because sums depend on it."""
+    torch_threads: int = 1
+    """Threads of torch in each worker; fixed, because sums depend on it."""
     augment: bool = True
 
 

@@ -215,7 +215,6 @@ def _run_ray(job: _Job, workers: int) -> dict[str, Any]:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     folder = (Path(job.out) / "ray").resolve()
-    threads = max(1, job.plan.options.torch_threads // workers)
     trainer = TorchTrainer(
         ray_worker(),
         train_loop_config={"job": job},
@@ -223,7 +222,10 @@ def _run_ray(job: _Job, workers: int) -> dict[str, Any]:
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=job.use_gpu,
-            resources_per_worker={"CPU": threads, **({"GPU": 1} if job.use_gpu else {})},
+            resources_per_worker={
+                "CPU": job.plan.options.torch_threads,
+                **({"GPU": 1} if job.use_gpu else {}),
+            },
         ),
         run_config=RunConfig(
             name=job.key, storage_path=str(folder), failure_config=FailureConfig(max_failures=3)

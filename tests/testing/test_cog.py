@@ -27,13 +27,13 @@ def _noise(rows: int, cols: int, dtype: str, seed: int = 0) -> np.ndarray:
     cols=st.integers(1, 150),
     dtype=st.sampled_from(["uint8", "uint16"]),
     block=st.sampled_from([16, 32, 64]),
-    fast=st.booleans(),
+    level=st.integers(0, 3),
 )
 def test_gdal_reads_back_every_pixel(
-    rows: int, cols: int, dtype: str, block: int, fast: bool
+    rows: int, cols: int, dtype: str, block: int, level: int
 ) -> None:
     pixels = _noise(rows, cols, dtype)
-    content = encode_cog(pixels, **PLACE, layout=CogLayout(block_px=block, fast=fast))
+    content = encode_cog(pixels, **PLACE, layout=CogLayout(block_px=block, level=level))
     with MemoryFile(content) as memory, memory.open() as dataset:
         np.testing.assert_array_equal(dataset.read(1), pixels)
 
