@@ -197,8 +197,23 @@ class ChangeWorker:
         clear = reader.read_clear(row.tiles[0].zone, **self._where(row, window))
         out = empty_result(len(self.parameters.bands), window.height, window.width)
         seen = clear.any(axis=0)
-        if not seen.any():
-            return out
+        if seen.any():
+            self._judge(reader, row, window, clear, seen, out)
+        if self.resolution_m == 20:
+            mask = reader.read(PRODUCT, row.tiles[0].zone, "mask", **self._where(row, window))
+            flag_snow(out, clear, (mask & int(Mask.SNOW)) > 0)
+        return out
+
+    def _judge(
+        self,
+        reader: CubeReader,
+        row: ChangeRow,
+        window: PixelWindow,
+        clear: np.ndarray,
+        seen: np.ndarray,
+        out: dict[str, np.ndarray],
+    ) -> None:
+        """Write the results of the part of a window that was seen."""
         rows, cols = (_extent(seen.any(axis=axis)) for axis in (1, 0))
         part = PixelWindow(
             window.row_off + rows.start,
@@ -208,7 +223,6 @@ class ChangeWorker:
         )
         for name, values in self._part(reader, row, part, clear[:, rows, cols]).items():
             out[name][..., rows, cols] = values
-        return out
 
     def _part(
         self, reader: CubeReader, row: ChangeRow, window: PixelWindow, clear: np.ndarray
@@ -224,9 +238,6 @@ class ChangeWorker:
             threads=self.threads,
         )
         flag_lineage(found, row.steps)
-        if self.resolution_m == 20:
-            mask = reader.read(PRODUCT, zone, "mask", **where)
-            flag_snow(found, clear, (mask & int(Mask.SNOW)) > 0)
         return found
 
     def _where(self, row: ChangeRow, window: PixelWindow) -> dict[str, Any]:

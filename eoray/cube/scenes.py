@@ -21,6 +21,7 @@ from eoray.cube.layout import (
 )
 from eoray.cube.mask import MaskRecipe, mask_scl
 from eoray.grid import Block, PixelWindow, Tile, blocks_of_tiles, box_lonlat
+from eoray.reading.cog import BlockMemory
 from eoray.reading.mosaic import Mosaic, ReadOptions, read_mosaic
 from eoray.sentinel2 import FILL, SCALE, WAVELENGTHS_UM, Mask, Quality, Scl, native_resolution_m
 
@@ -269,7 +270,7 @@ class SceneWorker:
     retries: int = 2
 
     def __call__(self, row: SceneRow) -> Iterator[TileResult]:
-        """Read the block once, then cut it into tiles."""
+        """Read the block strip by strip, each tile of its files once, and cut it into tiles."""
         options = ReadOptions(
             bands=self.recipe.bands,
             halo_px=self.recipe.mask.halo_px,
@@ -277,7 +278,21 @@ class SceneWorker:
             raise_errors=self.raise_errors,
             retries=self.retries,
         )
-        mosaic = read_mosaic(row.scenes, row.block, options)
+        memory = BlockMemory()
+        for strip, tiles in _strips(row):
+            yield from self._strip(row, strip, tiles, options, memory)
+            memory.next_strip()
+
+    def _strip(
+        self,
+        row: SceneRow,
+        strip: Block,
+        tiles: Mapping[Tile, str],
+        options: ReadOptions,
+        memory: BlockMemory,
+    ) -> Iterator[TileResult]:
+        """Read one row of tiles."""
+        mosaic = read_mosaic(row.scenes, strip, options, memory)
         halo = options.halo_px
         mask = mask_scl(mosaic.scl, self.recipe.mask)[halo:-halo, halo:-halo]
         scl = mosaic.scl[halo:-halo, halo:-halo]
@@ -286,8 +301,16 @@ class SceneWorker:
             layers[f"{resolution_m}m/quality"] = mosaic.quality[resolution_m], int(Quality.NO_DATA)
             if len(mosaic.reflectance[resolution_m]):
                 layers[f"{resolution_m}m/reflectance"] = mosaic.reflectance[resolution_m], FILL
-        for tile, source in zip(row.tiles, row.sources, strict=True):
+        for tile, source in tiles.items():
             yield _cut(mosaic, layers, row.entry, tile, source)
+
+
+def _strips(row: SceneRow) -> Iterator[tuple[Block, dict[Tile, str]]]:
+    """Rows of tiles of a block from north to south, with the sources of their tiles."""
+    sources = dict(zip(row.tiles, row.sources, strict=True))
+    for number in sorted({tile.row for tile in row.tiles}):
+        tiles = {tile: source for tile, source in sources.items() if tile.row == number}
+        yield replace(row.block, row=number, n_rows=1), tiles
 
 
 def _cut(

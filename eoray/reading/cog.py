@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 HEADER_BYTES = 32_768
 """Read at once: holds the directory, the tables of blocks and the georeference of any COG."""
 
+_OVERLAP_ROWS = 64
+"""Rows by which a strip may begin above the end of the one before: halos of masks."""
+
 _MAX_HEADERS = 8192
 """Cached headers of a process: a few kB each."""
 
@@ -73,16 +76,49 @@ class CogHeader:
         return -(-self.shape[1] // self.block[1])
 
 
+class BlockMemory:
+    """Decoded tiles that the next strip of a block needs too; one a task, for all its files.
+
+    A block of the world grid is read strip by strip, from north to south, to hold little at once.
+    Tiles of a COG that lie on both sides of a strip's edge would be decoded twice without it.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self._lock = threading.Lock()
+        self._last: dict[tuple[str, int], np.ndarray] = {}
+        self._next: dict[tuple[str, int], np.ndarray] = {}
+
+    def next_strip(self) -> None:
+        """Forget what the last strip did not leave for the next one."""
+        with self._lock:
+            self._last, self._next = self._next, {}
+
+    def find(self, href: str, number: int) -> np.ndarray | None:
+        """A tile that the strip before left."""
+        return self._last.get((href, number))
+
+    def keep(self, href: str, number: int, values: np.ndarray) -> None:
+        """Leave a tile for the next strip."""
+        with self._lock:
+            self._next[href, number] = values
+
+
 class CogFile:
     """An opened COG; cheap to make, since headers are cached by the process."""
 
-    def __init__(self, href: str) -> None:
+    def __init__(self, href: str, memory: BlockMemory | None = None) -> None:
         """Open a file.
+
+        Args:
+            href: Path or URL.
+            memory: Where tiles are kept that lie across the lower edge of what is read.
 
         Raises:
             UnsupportedFileError: GDAL has to read it.
             OSError: It cannot be read.
         """
+        self._href, self._memory = href, memory
         self._ranges = open_ranges(href)
         key = (href, self._ranges.stamp)
         header = _headers.get(key)
@@ -130,7 +166,12 @@ class CogFile:
         height, width = header.block
         out = np.empty((rows.stop - rows.start, cols.stop - cols.start), header.dtype)
         blocks = list(_blocks(header, rows, cols))
-        spans = [(header.offsets[n], header.counts[n]) for _, _, n in blocks if header.counts[n]]
+        known = {n: found for _, _, n in blocks if (found := self._find(n)) is not None}
+        spans = [
+            (header.offsets[n], header.counts[n])
+            for _, _, n in blocks
+            if header.counts[n] and n not in known
+        ]
         data = iter(self._ranges.get(spans))
         for row, col, number in blocks:
             top, left = row * height, col * width
@@ -140,9 +181,22 @@ class CogFile:
             if header.counts[number] == 0:
                 target[...] = header.nodata
                 continue
-            values = _decode(header, next(data), row, col)
+            values = known.get(number)
+            if values is None:
+                values = _decode(header, next(data), row, col)
+            self._keep(number, values, top + height, rows.stop)
             target[...] = values[r0 - top : r1 - top, c0 - left : c1 - left]
         return out
+
+    def _find(self, number: int) -> np.ndarray | None:
+        return None if self._memory is None else self._memory.find(self._href, number)
+
+    def _keep(self, number: int, values: np.ndarray, bottom: int, end: int) -> None:
+        """Leave a tile for the next strip where that begins above the tile's lower edge."""
+        if self._memory is not None and end - _OVERLAP_ROWS < min(bottom, self.shape[0]):
+            # what was decoded lies in memory that the next tile takes
+            held = values if self._find(number) is not None else values.copy()
+            self._memory.keep(self._href, number, held)
 
 
 _headers: dict[tuple[str, Any], CogHeader] = {}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pyproj import Transformer
 
     from eoray.catalog.scene import BandAsset, Scene
+    from eoray.reading.cog import BlockMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,19 @@ class Mosaic:
     """Ids of the items that pixels come from."""
 
 
-def read_mosaic(scenes: Sequence[Scene], block: Block, options: ReadOptions) -> Mosaic:
+def read_mosaic(
+    scenes: Sequence[Scene],
+    block: Block,
+    options: ReadOptions,
+    memory: BlockMemory | None = None,
+) -> Mosaic:
     """Read all granules of a datatake over a block, each internal block of a COG once.
 
     Args:
         scenes: Items of one datatake, any order.
         block: Tiles of one zone.
         options: Bands, halo, warping, error handling.
+        memory: Keeps decoded tiles of the files for the strip below this one.
 
     Returns:
         Reflectance, quality and SCL; failed reads are fill with the ``FAILED_READ`` bit.
@@ -84,7 +91,7 @@ def read_mosaic(scenes: Sequence[Scene], block: Block, options: ReadOptions) -> 
         GridError: A granule of this zone does not fit the lattice and ``warp`` is off.
         ReadError: A read failed and ``raise_errors`` is on.
     """
-    choice = _choose(scenes, block, options)
+    choice = _choose(scenes, block, options, memory)
     halo = options.halo_px
     core = np.ascontiguousarray(_core(choice.index, halo))
     mosaic = _empty(choice, core, options.bands)
@@ -121,12 +128,15 @@ class _Choice:
     scl: np.ndarray
     edge: np.ndarray
     distance: np.ndarray
+    memory: BlockMemory | None = None
     failed: list[FailedRead] = field(default_factory=list)
     unread: np.ndarray | None = None
     """True where the SCL of some scene could not be read."""
 
 
-def _choose(scenes: Sequence[Scene], block: Block, options: ReadOptions) -> _Choice:
+def _choose(
+    scenes: Sequence[Scene], block: Block, options: ReadOptions, memory: BlockMemory | None
+) -> _Choice:
     frame = _frame(scenes, block)
     window = frame.buffered(options.halo_px)
     shape = (window.height, window.width)
@@ -139,7 +149,8 @@ def _choose(scenes: Sequence[Scene], block: Block, options: ReadOptions) -> _Cho
         index=np.full(shape, -1, np.int16),
         scl=np.zeros(shape, np.uint8),
         edge=np.zeros(shape, bool),
-        distance=np.full(shape, np.inf),
+        distance=np.full(shape, np.inf, np.float32),
+        memory=memory,
     )
     for scene in own:
         if not options.warp:
@@ -212,6 +223,7 @@ def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOpti
                 window=window,
                 resolution_m=20,
                 retries=options.retries,
+                memory=choice.memory,
             )
             .result()
         )
@@ -230,7 +242,7 @@ def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOpti
     if asset.band != "SCL":
         scl = np.where(scl == asset.nodata, Scl.NO_DATA, Scl.UNCLASSIFIED).astype(np.uint8)
     valid = scl != Scl.NO_DATA
-    distance = _distance(asset, window) if own else np.zeros(scl.shape)
+    distance = _distance(asset, window) if own else np.zeros(scl.shape, np.float32)
     better = valid & (distance < choice.distance)
     choice.index[better] = choice.scenes.index(scene)
     choice.scl[better] = scl[better]
@@ -264,12 +276,12 @@ def _foreign_extent(scene: Scene, window: PixelWindow, zone: int) -> np.ndarray:
 
 
 def _distance(asset: BandAsset, window: PixelWindow) -> np.ndarray:
-    """Squared distance of pixel centres from the file's centre, in m2."""
+    """Squared distance of pixel centres from the file's centre, in m2, float32."""
     a, _, c, _, e, f = asset.transform
     height, width = asset.shape
     x, y = _centres(window)
     dx, dy = x - (c + a * width / 2), y - (f + e * height / 2)
-    return np.asarray(dx[None, :] ** 2 + dy[:, None] ** 2)
+    return (dx**2).astype(np.float32)[None, :] + (dy**2).astype(np.float32)[:, None]
 
 
 def _centres(window: PixelWindow) -> tuple[np.ndarray, np.ndarray]:
@@ -384,6 +396,7 @@ def _reader(
                 window=window,
                 resolution_m=resolution_m,
                 retries=options.retries,
+                memory=choice.memory,
             )
         except ReadError as error:
             if options.raise_errors:

@@ -11,7 +11,7 @@ import numpy as np
 
 from eoray.errors import GridError, ReadError
 from eoray.grid import PixelWindow, misfit_px, zone_of_epsg
-from eoray.reading.cog import CogFile, UnsupportedFileError
+from eoray.reading.cog import BlockMemory, CogFile, UnsupportedFileError
 from eoray.reading.gdal import GdalFile, warp_by_gdal
 from eoray.reading.warp import can_warp, warp
 
@@ -51,6 +51,7 @@ def read_asset(
     window: PixelWindow,
     resolution_m: int,
     retries: int = 2,
+    memory: BlockMemory | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> np.ndarray:
     """Read stored integers of an asset over a window.
@@ -62,6 +63,7 @@ def read_asset(
         window: Pixels of the zone at ``resolution_m``.
         resolution_m: 10 or 20.
         retries: Further attempts after a failed one.
+        memory: Keeps decoded tiles for the strip below.
         wait: Called with seconds between attempts.
 
     Returns:
@@ -75,8 +77,8 @@ def read_asset(
     for attempt in range(retries + 1):
         try:
             if copied:
-                return _read(_copy, asset, zone, window, resolution_m)
-            return _read(_warp, asset, zone, window, resolution_m)
+                return _read(_copy, asset, zone, window, resolution_m, memory)
+            return _read(_warp, asset, zone, window, resolution_m, memory)
         except _read_errors() as error:
             if attempt == retries or isinstance(error, _MismatchError):
                 raise ReadError(
@@ -113,12 +115,17 @@ _Method = Callable[["BandAsset", CogFile | GdalFile, int, PixelWindow, int], np.
 
 
 def _read(
-    method: _Method, asset: BandAsset, zone: int, window: PixelWindow, resolution_m: int
+    method: _Method,
+    asset: BandAsset,
+    zone: int,
+    window: PixelWindow,
+    resolution_m: int,
+    memory: BlockMemory | None,
 ) -> np.ndarray:
     """Read by our own reader, or by GDAL where that one does not know the file."""
     if not asset.href.lower().endswith(".jp2"):
         try:
-            return method(asset, CogFile(asset.href), zone, window, resolution_m)
+            return method(asset, CogFile(asset.href, memory), zone, window, resolution_m)
         except UnsupportedFileError:
             pass
     with GdalFile(asset.href) as file:

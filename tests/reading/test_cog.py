@@ -13,7 +13,7 @@ from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eoray.reading.cog import BrokenFileError, CogFile, UnsupportedFileError
+from eoray.reading.cog import BlockMemory, BrokenFileError, CogFile, UnsupportedFileError
 from eoray.testing.http import archive_server
 
 PLACE = Affine(10, 0, 399_960, 0, -10, 5_700_000)
@@ -156,3 +156,20 @@ def test_server_error_is_one_of_a_file(tmp_path: Path) -> None:
     write_tif(tmp_path / "a.tif", noise(64, 64))
     with archive_server(tmp_path) as server, pytest.raises(OSError, match=r"missing\.tif"):
         CogFile(f"{server.url}/missing.tif")
+
+
+def test_strips_decode_and_fetch_each_tile_once(tmp_path: Path) -> None:
+    values = noise(1024, 512)
+    write_tif(tmp_path / "a.tif", values, blockxsize=256, blockysize=256)
+    memory = BlockMemory()
+    with archive_server(tmp_path) as server:
+        url = f"{server.url}/a.tif"
+        header = CogFile(url).header
+        begun = len(server.requests)
+        for top, bottom in ((0, 300), (290, 600), (590, 1024)):
+            rows, cols = slice(top, bottom), slice(0, 512)
+            found = CogFile(url, memory).read(rows, cols)
+            np.testing.assert_array_equal(found, values[rows, cols])
+            memory.next_strip()
+        fetched = sum(r.n_bytes for r in server.requests[begun:])
+    assert fetched == sum(header.counts)

@@ -75,7 +75,7 @@ def test_torch_is_left_as_it_was(make_plan: PlanMaker, tmp_path: Path) -> None:
 
 
 def test_unet_overfits_one_batch(make_plan: PlanMaker, tmp_path: Path) -> None:
-    plan = make_plan(model="unet", steps=30, chip_px=32, augment=False, learning_rate=1e-2)
+    plan = make_plan(model="unet", steps=60, chip_px=32, augment=False, learning_rate=1e-2)
     one = replace(plan, training=plan.training[:4])
     losses = []
     train(one, _measure(one), tmp_path, progress=lambda *event: losses.append(event[2]))
