@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,18 +13,23 @@ from eoray.cube.layout import group_path
 from eoray.cube.read import CubeReader, CubeSource
 from eoray.cube.scenes import PRODUCT
 from eoray.errors import ConfigError, StoreError
+from eoray.grid import TOP_M, PixelWindow, box_lonlat, tiles_of_geometry
 from eoray.sentinel2 import resolve_bands
+from eoray.timeline import DateRange
 
 if TYPE_CHECKING:
     import xarray as xr
+    from shapely.geometry.base import BaseGeometry
 
 
-def open_cube(
+def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection has a name
     url: str,
     resolution_m: int = 10,
     *,
     product: str = PRODUCT,
     zone: int | None = None,
+    aoi: Sequence[float] | BaseGeometry | None = None,
+    time: str | None = None,
     bands: Sequence[str] | None = None,
     decode: bool = False,
     snapshot: str | None = None,
@@ -31,10 +38,15 @@ def open_cube(
 
     Args:
         url: The repository (``.../cube.icechunk``) or the store folder around it.
-        resolution_m: 10 or 20: the native bands of that pixel.
+        resolution_m: 10 or 20: the lattice, and which bands come when none are named.
         product: ``s2`` (one entry per datatake), a composite, a map or a change product.
-        zone: UTM zone; needed where the store holds several.
-        bands: Some of the native bands, by id or common name.
+        zone: UTM zone; needed where the store holds several there.
+        aoi: [west, south, east, north] in degrees (west > east crosses the antimeridian) or a
+            geometry in lon/lat: the rectangle of pixels around it is kept.
+        time: Days such as ``2021-03-01/2021-05-31``, both included.
+        bands: Bands by id or common name, in the order wanted. Those of the other native pixel
+            are resampled when they are read: 20 to 10 m bilinear over valid pixels, 10 to 20 m
+            the mean of at least three.
         decode: Turn stored integers into float32 reflectance with NaN.
         snapshot: An earlier state of the store.
 
@@ -42,15 +54,18 @@ def open_cube(
         ``reflectance`` with dims (time, band, y, x), sorted by time, cut to the tiles that hold
         data; as stored (int16, ``_FillValue`` and ``scale_factor`` in attrs) unless decoded.
         Nothing is read before it is used; ``.chunk()`` after a selection makes it a dask array.
+        Quality and masks stay those of ``resolution_m``.
 
     Raises:
         StoreError: No such cube, product or resolution.
-        ConfigError: Several zones and none named, or a band that is not stored.
+        ConfigError: Several zones and none named, a band that is not stored, or an ``aoi`` or
+            ``time`` that holds nothing of the product.
     """
     import xarray as xr
 
     reader = CubeReader(CubeSource(url, snapshot))
-    found = _resolve_zone(reader, product, zone)
+    geometry = _geometry(aoi)
+    found = _resolve_zone(reader, product, zone, geometry)
     if resolution_m not in reader.resolutions(product, found):
         raise StoreError(
             f"product {product!r} in zone {found} is stored at "
@@ -63,23 +78,69 @@ def open_cube(
         consolidated=False,
         mask_and_scale=False,
     )
-    dataset = _cut(reader, dataset, product, found, resolution_m)
+    window = _window(reader, product, found, resolution_m, geometry)
+    dataset = _cut(dataset, window, resolution_m)
+    positions = None
     if "time" in dataset.dims:
-        dataset = dataset.sortby("time")
+        positions = np.argsort(dataset.time.values, kind="stable")
+        positions = positions[_during(dataset.time.values[positions], time)]
+        dataset = dataset.isel(time=positions)
+    elif time is not None:
+        raise ConfigError(f"product {product!r} has no time; open it without time=")
     for name, variable in dataset.variables.items():
         if variable.dims == ("time",) and name != "time":
             dataset = dataset.set_coords(name)
-    if decode:
-        dataset = _decode(dataset)
     if bands is not None:
-        dataset = _select_bands(dataset, resolve_bands(bands), resolution_m)
-    return dataset
+        view = _View(reader, product, found, resolution_m, window, positions)
+        dataset = _select_bands(dataset, resolve_bands(bands), view)
+    return _decode(dataset) if decode else dataset
 
 
-def _resolve_zone(reader: CubeReader, product: str, zone: int | None) -> int:
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What of a product a dataset shows."""
+
+    reader: CubeReader
+    product: str
+    zone: int
+    resolution_m: int
+    window: PixelWindow
+    positions: np.ndarray | None
+
+
+def _geometry(aoi: Sequence[float] | BaseGeometry | None) -> BaseGeometry | None:
+    if aoi is None or hasattr(aoi, "geom_type"):
+        return aoi
+    values = [float(value) for value in aoi]
+    if len(values) != 4 or values[1] >= values[3]:
+        raise ConfigError(
+            f"aoi {values} is no box; give [west, south, east, north] in degrees or a geometry"
+        )
+    return box_lonlat(*values)
+
+
+def _during(times: np.ndarray, days: str | None) -> np.ndarray:
+    """True on the wanted days."""
+    if days is None:
+        return np.ones(len(times), bool)
+    wanted = DateRange.parse(days)
+    low, high = (np.datetime64(moment.replace(tzinfo=None), "ms") for moment in wanted.bounds)
+    keep = (times >= low) & (times < high)
+    if len(times) and not keep.any():
+        first, last = (str(t.astype("datetime64[D]")) for t in (times.min(), times.max()))
+        raise ConfigError(f"nothing in {days}; the product reaches from {first} to {last}")
+    return np.asarray(keep)
+
+
+def _resolve_zone(
+    reader: CubeReader, product: str, zone: int | None, geometry: BaseGeometry | None
+) -> int:
     zones = reader.zones(product)
     if not zones:
         reader.attrs(product)  # names what the store holds
+    if zone is None and len(zones) > 1 and geometry is not None:
+        there = {tile.zone for tile in tiles_of_geometry(geometry)} & set(zones)
+        zones = sorted(there) or zones
     if zone is None and len(zones) == 1:
         return zones[0]
     if zone not in zones:
@@ -90,18 +151,53 @@ def _resolve_zone(reader: CubeReader, product: str, zone: int | None) -> int:
     return zone
 
 
-def _cut(
-    reader: CubeReader, dataset: xr.Dataset, product: str, zone: int, resolution_m: int
-) -> xr.Dataset:
-    """Keep the rectangle around the tiles that hold data; a whole zone is 100 000 px wide."""
+def _window(
+    reader: CubeReader, product: str, zone: int, resolution_m: int, geometry: BaseGeometry | None
+) -> PixelWindow:
+    """The rectangle around the tiles that hold data, and within it around a geometry."""
     tiles = [tile for tile in reader.tiles(product) if tile.zone == zone]
-    if not tiles:
-        return dataset.isel(y=slice(0, 0), x=slice(0, 0))
     windows = [tile.window(resolution_m) for tile in tiles]
-    top, left = min(w.row_off for w in windows), min(w.col_off for w in windows)
-    bottom = max(w.row_off + w.height for w in windows)
-    right = max(w.col_off + w.width for w in windows)
-    cut = dataset.isel(y=slice(top, bottom), x=slice(left, right))
+    if not windows:
+        return PixelWindow(0, 0, 0, 0)
+    edges = [(w.row_off, w.col_off, w.row_off + w.height, w.col_off + w.width) for w in windows]
+    top, left, bottom, right = (
+        pick(side)
+        for pick, side in zip((min, min, max, max), zip(*edges, strict=True), strict=True)
+    )
+    if geometry is not None:
+        x0, y0, x1, y1 = _bounds_in_zone(geometry, zone)
+        top = max(top, math.floor((TOP_M - y1) / resolution_m))
+        left = max(left, math.floor(x0 / resolution_m))
+        bottom = min(bottom, math.ceil((TOP_M - y0) / resolution_m))
+        right = min(right, math.ceil(x1 / resolution_m))
+        if top >= bottom or left >= right:
+            raise ConfigError(
+                f"the aoi lies outside of product {product!r} in zone {zone}, which holds "
+                f"{len(tiles)} tiles from {tiles[0].id} to {tiles[-1].id}; choose another place "
+                "or zone="
+            )
+    return PixelWindow(top, left, bottom - top, right - left)
+
+
+def _bounds_in_zone(geometry: BaseGeometry, zone: int) -> tuple[float, float, float, float]:
+    """(west, south, east, north) in metres of the zone's northern CRS."""
+    import shapely
+    from pyproj import Transformer
+
+    project = Transformer.from_crs(4326, 32600 + zone, always_xy=True).transform
+    dense = shapely.segmentize(geometry, 0.01)
+    moved = shapely.transform(dense, lambda xy: np.stack(project(*xy.T), axis=1))
+    x0, y0, x1, y1 = shapely.bounds(moved)
+    return float(x0), float(y0), float(x1), float(y1)
+
+
+def _cut(dataset: xr.Dataset, window: PixelWindow, resolution_m: int) -> xr.Dataset:
+    """Keep a window; a whole zone is 100 000 px wide."""
+    top, left = window.row_off, window.col_off
+    rows, cols = slice(top, top + window.height), slice(left, left + window.width)
+    cut = dataset.isel(y=rows, x=cols)
+    if not window.height:
+        return cut
     transform = f"{left * resolution_m} {resolution_m} 0 {float(cut.y[0]) + resolution_m / 2} 0 "
     cut.spatial_ref.attrs["GeoTransform"] = transform + str(-resolution_m)
     return cut
@@ -117,12 +213,57 @@ def _decode(dataset: xr.Dataset) -> xr.Dataset:
     return xr.decode_cf(dataset, decode_times=False, decode_coords=False)
 
 
-def _select_bands(dataset: xr.Dataset, bands: Sequence[str], resolution_m: int) -> xr.Dataset:
+def _select_bands(dataset: xr.Dataset, bands: Sequence[str], view: _View) -> xr.Dataset:
+    """Keep bands, resampling those of the other native pixel when they are read."""
     stored = [str(b) for b in dataset.band.values]
-    missing = [b for b in bands if b not in stored]
+    known = view.reader.bands(view.product, view.zone)
+    missing = [b for b in bands if b not in known]
     if missing:
         raise ConfigError(
-            f"band {missing[0]} is not stored at {resolution_m} m, which holds "
-            f"{', '.join(stored)}; open the other resolution"
+            f"band {missing[0]} is not stored; product {view.product!r} in zone {view.zone} "
+            f"holds {', '.join(known)}"
         )
-    return dataset.sel(band=list(bands))
+    if set(bands) <= set(stored):
+        return dataset.sel(band=list(bands))
+    return _join_resolutions(dataset, bands, view)
+
+
+def _join_resolutions(dataset: xr.Dataset, bands: Sequence[str], view: _View) -> xr.Dataset:
+    import xarray as xr
+    from xarray.core.indexing import LazilyIndexedArray
+
+    from eoray.cube.lazy import BandsView, LazyBands
+
+    positions = () if view.positions is None else tuple(int(i) for i in view.positions)
+    lazy = LazyBands(
+        BandsView(
+            view.reader,
+            view.product,
+            view.zone,
+            tuple(bands),
+            view.resolution_m,
+            positions,
+            view.window,
+        )
+    )
+    plain = dataset.drop_dims("band")
+    old = dataset.reflectance
+    data = xr.Variable(old.dims, LazilyIndexedArray(lazy), old.attrs, old.encoding)
+    joined = plain.assign(reflectance=data)
+    return joined.assign_coords(band=list(bands), **_band_coordinates(dataset, bands, view))
+
+
+def _band_coordinates(dataset: xr.Dataset, bands: Sequence[str], view: _View) -> dict[str, Any]:
+    """Coordinates along band, from the groups of both native pixels."""
+    named: dict[str, dict[str, Any]] = {}
+    for resolution_m in view.reader.resolutions(view.product, view.zone):
+        group = view.reader.root[group_path(view.product, view.zone, resolution_m)]
+        ids = [str(b) for b in group["band"][:]] if "band" in group else []
+        for name, array in group.arrays():
+            if array.metadata.dimension_names == ("band",) and name != "band":
+                named.setdefault(name, {}).update(zip(ids, array[:], strict=True))
+    return {
+        name: ("band", np.array([values[b] for b in bands]), dataset[name].attrs)
+        for name, values in named.items()
+        if name in dataset.variables and set(bands) <= set(values)
+    }

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 import xarray as xr
 
 from eoray.cube.open import open_cube
+from eoray.cube.read import CubeReader, CubeSource
 from eoray.errors import ConfigError, StoreError
-from eoray.grid import Tile
+from eoray.grid import PixelWindow, Tile
 from eoray.sentinel2 import FILL
 
 Make = Callable[..., Any]
@@ -78,9 +80,85 @@ def test_bands_are_chosen_by_id_or_common_name(scene_cube: Any) -> None:
     assert one.shape == (1, 1024, 2048)
 
 
-def test_band_of_the_other_pixel_is_refused_by_name(scene_cube: Any) -> None:
-    with pytest.raises(ConfigError, match="band B8A is not stored at 10 m, which holds B03, B08"):
-        open_cube(scene_cube.url, bands=["B03", "nir08"])
+@pytest.mark.parametrize("resolution_m", [10, 20])
+def test_bands_of_both_pixels_come_on_one_lattice(scene_cube: Any, resolution_m: int) -> None:
+    bands = ["nir08", "B03"]
+    dataset = open_cube(scene_cube.url, resolution_m, bands=bands)
+    assert dataset.reflectance.dims == ("time", "band", "y", "x")
+    assert dataset.band.values.tolist() == ["B8A", "B03"]
+    assert dataset.reflectance.attrs["scale_factor"] == 1e-4
+    reader = CubeReader(CubeSource(scene_cube.url))
+    first = min(scene_cube.tiles).window(resolution_m)
+    window = PixelWindow(first.row_off + 30, first.col_off + 7, 50, 41)
+    expected = reader.read_bands(
+        "s2",
+        32,
+        bands=["B8A", "B03"],
+        window=window,
+        resolution_m=resolution_m,
+        index=reader.entries("s2", 32).index,
+    )
+    part = dataset.reflectance.isel(y=slice(30, 80), x=slice(7, 48))
+    np.testing.assert_array_equal(part, expected)
+    assert (expected != FILL).any()
+    np.testing.assert_array_equal(part[:, 1, ::-3, 5], expected[:, 1, ::-3, 5])
+    np.testing.assert_array_equal(part.isel(x=[3, 1], time=[2, 0]), expected[[2, 0]][..., [3, 1]])
+    decoded = open_cube(scene_cube.url, resolution_m, bands=bands, decode=True).reflectance
+    assert decoded.dtype == np.float32
+    some = decoded.isel(y=slice(30, 80), x=slice(7, 48)).values
+    np.testing.assert_array_equal(np.isnan(some), expected == FILL)
+
+
+def test_joined_bands_are_not_read_before_they_are_used(
+    scene_cube: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    plain = CubeReader.read_bands
+
+    def noted(self: CubeReader, *args: Any, **kwargs: Any) -> np.ndarray:
+        read.append(kwargs["window"])
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(CubeReader, "read_bands", noted)
+    dataset = open_cube(scene_cube.url, bands=["B8A", "B03"], decode=True)
+    assert not read
+    dataset.reflectance.isel(time=0, y=slice(5, 9), x=slice(2, 5)).load()
+    assert [(w.height, w.width) for w in read] == [(4, 3)]
+
+
+def test_place_and_days_cut_the_cube(scene_cube: Any) -> None:
+    from pyproj import Transformer
+
+    whole = open_cube(scene_cube.url)
+    x0, y0 = float(whole.x[100]) - 2, float(whole.y[60]) - 2
+    x1, y1 = float(whole.x[160]) + 2, float(whole.y[40]) + 2
+    to_degrees = Transformer.from_crs(32632, 4326, always_xy=True)
+    box = shapely.box(x0, y0, x1, y1)
+    place = shapely.transform(box, lambda xy: np.stack(to_degrees.transform(*xy.T), axis=1))
+    cut = open_cube(scene_cube.url, aoi=place, time="2021-01-04/2021-01-20")
+    inside = whole.isel(y=slice(40, 61), x=slice(100, 161), time=slice(1, 3))
+    xr.testing.assert_identical(cut.drop_vars("spatial_ref"), inside.drop_vars("spatial_ref"))
+    assert cut.spatial_ref.attrs["GeoTransform"].split()[0] == str(int(float(cut.x[0]) - 5))
+    by_box = open_cube(scene_cube.url, aoi=place.bounds)
+    assert by_box.sizes["x"] >= 61
+    joined = open_cube(
+        scene_cube.url, 20, aoi=place, bands=["B03", "B8A"], time="2021-01-09/2021-01-09"
+    )
+    assert joined.sizes == {"time": 1, "band": 2, "y": 11, "x": 31}
+
+
+def test_place_and_days_without_anything_are_refused(scene_cube: Any) -> None:
+    with pytest.raises(ConfigError, match=r"nothing in 2022-01-01.*reaches from 2021-01-03 to"):
+        open_cube(scene_cube.url, time="2022-01-01/2022-02-01")
+    with pytest.raises(ConfigError, match="the aoi lies outside of product 's2' in zone 32"):
+        open_cube(scene_cube.url, aoi=[0, 0, 1, 1])
+    with pytest.raises(ConfigError, match="is no box"):
+        open_cube(scene_cube.url, aoi=[9, 52, 10])
+
+
+def test_band_that_is_not_stored_is_named_with_those_that_are(scene_cube: Any) -> None:
+    with pytest.raises(ConfigError, match=r"band B05 is not stored; .* holds B03, B08, B8A"):
+        open_cube(scene_cube.url, bands=["B03", "rededge1"])
 
 
 def test_resolution_product_and_store_that_are_not_there_are_named(
