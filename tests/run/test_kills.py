@@ -17,6 +17,7 @@ import pytest
 
 from eoray.cube.check import check_cube
 from tests.run.killed import SMALL_PX, SMALL_STEPS, run_killed
+from tests.run.processes import ray_workers, start, wait_for
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -113,6 +114,21 @@ def test_map_killed_five_times_is_that_of_an_undisturbed_run(
     found = checksums(tmp_path / "out")
     assert "map-run" in found
     assert found == checksums(whole.store)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_map_whose_ray_worker_is_killed_is_that_of_an_undisturbed_run(
+    whole: Whole, stage_of: RunStage, tmp_path: Path
+) -> None:
+    shutil.copytree(whole.fitted, tmp_path / "out")
+    log = tmp_path / "log"
+    process = start(*stage_of("predict", tmp_path / "out"), "--executor", "ray", log=log)
+    wait_for(lambda: bool(ray_workers(process)), process)
+    workers = ray_workers(process)
+    workers[0].kill()
+    assert process.wait(timeout=280) == 0, log.read_text()[-3000:]
+    assert checksums(tmp_path / "out") == checksums(whole.store)
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from eoray.cube import store
@@ -21,6 +19,7 @@ from eoray.cube.check import check_cube
 from eoray.errors import CatalogError, ConflictError, StoreError
 from eoray.run import load_run
 from eoray.run.lease import hold_store
+from tests.run.processes import ray_workers, start, wait_for
 
 NO_COMPOSITE = "cube: {composite: {method: none}}"
 ONE_YEAR = ["time=2021-01-01/2021-12-31", "run.wave_shards=30"]
@@ -36,21 +35,6 @@ def commits(folder: Path) -> int:
 
 def has_commits(folder: Path, wanted: int) -> bool:
     return commits(folder) >= wanted
-
-
-def start(*arguments: str, log: Path | None = None) -> subprocess.Popen[bytes]:
-    """Start the CLI; what it says goes to ``log``."""
-    command = [sys.executable, "-c", "from eoray.cli import main; main()", *arguments]
-    with (log or Path(os.devnull)).open("wb") as sink:
-        return subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT)
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    limit = time.monotonic() + 240
-    while not condition() and process.poll() is None:
-        if time.monotonic() > limit:
-            raise TimeoutError("the run did not get on")
-        time.sleep(0.02)
 
 
 def make_reference(archive: Path, folder: Path, time: str) -> dict[str, Any]:
@@ -199,11 +183,7 @@ def test_a_killed_ray_worker_costs_no_pixel(
     log = tmp_path / "log"
     process = start("cube", str(write_run(more=NO_COMPOSITE)), "--executor", "ray", log=log)
     wait_for(lambda: commits(tmp_path / "out") >= 3, process)
-    workers = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "ray::" in " ".join(child.cmdline()) and "_RayTask" in " ".join(child.cmdline())
-    ]
+    workers = ray_workers(process)
     if workers:
         workers[0].kill()
     assert process.wait(timeout=240) == 0, log.read_text()[-3000:]
