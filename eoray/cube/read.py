@@ -83,6 +83,7 @@ class CubeReader:
         self._resolutions: dict[tuple[str, int], list[int]] = {}
         self._listed: dict[tuple[str, int, int], list[tuple[str, ZarrArray]]] = {}
         self._arrays: dict[str, ZarrArray] = {}
+        self._ledgers: dict[tuple[str, int], Ledger] = {}
 
     @cached_property
     def root(self) -> ZarrGroup:
@@ -122,8 +123,11 @@ class CubeReader:
         return dict(self.root[f"{product}/z{zones[0]:02d}"].attrs["eoray:parameters"])
 
     def ledger(self, product: str, zone: int) -> Ledger:
-        """The product's ledger in a zone."""
-        return Ledger(self.root, product, zone)
+        """The product's ledger in a zone, at this reader's snapshot; read once."""
+        key = (product, zone)
+        if key not in self._ledgers:
+            self._ledgers[key] = Ledger(self.root, product, zone)
+        return self._ledgers[key]
 
     def tiles(self, product: str) -> list[Tile]:
         """Tiles with at least one valid pixel at any entry."""
