@@ -139,7 +139,14 @@ def icechunk_storage(url: str) -> icechunk.Storage:
         )
     if parsed.scheme == "gs":
         return icechunk.gcs_storage(bucket=bucket, prefix=prefix, from_env=True)
-    raise StoreError(f"a repository cannot lie at {url!r}; use a folder, s3:// or gs://")
+    if parsed.scheme == "az":
+        account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
+        if not account:
+            raise StoreError(f"{url!r} needs AZURE_STORAGE_ACCOUNT_NAME in the environment; set it")
+        return icechunk.azure_storage(
+            account=account, container=bucket, prefix=prefix, from_env=True
+        )
+    raise StoreError(f"a repository cannot lie at {url!r}; use a folder, s3://, gs:// or az://")
 
 
 def _parent(url: str) -> str:

@@ -112,3 +112,11 @@ def test_unknown_scheme_is_refused(url: str) -> None:
         storage.object_store(url)
     with pytest.raises(StoreError, match="s3://"):
         storage.icechunk_storage(url)
+
+
+def test_azure_needs_its_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(StoreError, match="needs AZURE_STORAGE_ACCOUNT_NAME"):
+        storage.icechunk_storage("az://maps/cube")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "eoteam")
+    assert "maps" in repr(storage.icechunk_storage("az://maps/cube"))

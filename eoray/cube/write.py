@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from eoray.cube.layout import ProductSpec, TileResult, group_path
+from eoray.cube.layout import NO_SCENE, ProductSpec, TileResult, group_path
 from eoray.cube.ledger import TileReceipt, receipt_of
 from eoray.cube.shard import encode_shard, shard_key
 from eoray.errors import GridError
@@ -72,6 +72,12 @@ class WriteTask:
             n_shards += self._write(session.store, result)
             fills = {path: self.spec.array(path).fill for path in result.arrays}
             receipts.append(receipt_of(result, fills))
+        missing = set(row.tiles) - {receipt.tile for receipt in receipts}
+        if missing:
+            raise GridError(
+                f"row {row.key} returned nothing for tile {min(missing).id}; a worker returns a "
+                f"result for each tile of its row, {NO_SCENE} as the status where there is none"
+            )
         return RowReceipt(row.key, tuple(receipts), pickle.dumps(session), n_shards)
 
     def _check(self, row: Row, result: TileResult) -> None:

@@ -96,7 +96,8 @@ def _place(reader: CubeReader) -> str:
     tiles = reader.tiles("s2")
     zones = ", ".join(f"{z}" for z in sorted({t.zone for t in tiles}))
     named = ", ".join(t.id for t in tiles[:4]) + (" ..." if len(tiles) > 4 else "")
-    return f"{len(tiles)} tiles in UTM zone {zones} ({named})"
+    count = "1 tile" if len(tiles) == 1 else f"{len(tiles)} tiles"
+    return f"{count} in UTM zone {zones} ({named})"
 
 
 def _summer(reader: CubeReader, composite: str | None) -> str | None:

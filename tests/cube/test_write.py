@@ -11,6 +11,7 @@ import pytest
 
 from eoray.errors import GridError
 from eoray.grid import Tile
+from tests.cube.conftest import Row
 
 Make = Callable[..., Any]
 
@@ -141,3 +142,12 @@ def test_part_of_a_tile_or_another_dtype_is_refused(
     wrong = replace(make_result(A, "take-01", 1), arrays={path: values})
     with pytest.raises(GridError, match="tasks write whole tiles"):
         coarse_store.run([wrong])
+
+
+def test_row_that_forgets_a_tile_is_refused(
+    coarse_store: Any, make_entry: Make, make_result: Make
+) -> None:
+    coarse_store.append([make_entry(1)])
+    task = coarse_store.task(lambda row: [make_result(A, "take-01", 1)])
+    with pytest.raises(GridError, match=r"row two returned nothing for tile z32r0457c049"):
+        task(Row("two", "take-01", (A, B)))
