@@ -22,6 +22,11 @@ def area(m2: float | None) -> str:
     return f"{m2:,.0f} m²"
 
 
+def count(n: int, noun: str) -> str:
+    """Write a number of things, in the plural where it needs one."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def hectares(m2: float | None) -> str:
     """Write an area in hectares, for columns that must share a unit."""
     if m2 is None or not math.isfinite(m2):

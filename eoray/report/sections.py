@@ -40,7 +40,11 @@ def headline(data: ReportData) -> list[tuple[str, str, str]]:
     """List the first figures of the page as (name, value, note)."""
     source = data.input
     found = [
-        ("Area", figures.area(source.area_m2), f"{source.n_tiles} tiles of 10.24 km"),
+        (
+            "Area",
+            figures.area(source.area_m2),
+            f"{figures.count(source.n_tiles, 'tile')} of 10.24 km",
+        ),
         ("Scenes", f"{source.n_scenes:,}", f"{source.n_dates:,} dates (satellite passes)"),
     ]
     found.append(_accuracy_card(data))

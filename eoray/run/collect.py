@@ -11,6 +11,7 @@ from eoray import storage
 from eoray.errors import StoreError
 from eoray.grid import owner_mask, pixel_area_m2
 from eoray.publish.legend import legend_of
+from eoray.report import figures
 from eoray.report.data import (
     ChangeSummary,
     FalseAlarms,
@@ -96,8 +97,7 @@ def _place(reader: CubeReader) -> str:
     tiles = reader.tiles("s2")
     zones = ", ".join(f"{z}" for z in sorted({t.zone for t in tiles}))
     named = ", ".join(t.id for t in tiles[:4]) + (" ..." if len(tiles) > 4 else "")
-    count = "1 tile" if len(tiles) == 1 else f"{len(tiles)} tiles"
-    return f"{count} in UTM zone {zones} ({named})"
+    return f"{figures.count(len(tiles), 'tile')} in UTM zone {zones} ({named})"
 
 
 def _summer(reader: CubeReader, composite: str | None) -> str | None:
