@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eoray import storage
+from eoray.errors import StoreError
 from eoray.run.record import merge_record
 from eoray.run.session import Run, load_run
 from eoray.run.usage import measure_peak
@@ -125,7 +129,7 @@ def run_demo(
         _write_run_files(folder, options, workers=2 if ray else 1, steps=steps)
         compiling.join()
         # training keeps one core busy: the archive without change is judged beside it
-        alarms = _Aside(lambda: _count_false_alarms(folder, quiet))
+        alarms = _QuietRun(folder, quiet)
         run = load_run(folder / "run.yaml")
         executor = "ray" if ray else None
         stages = [s for s in run.resolve_stages(None) if s != "report"]
@@ -155,35 +159,93 @@ def run_demo(
     }
 
 
-class _Aside[T](threading.Thread):
-    """Work in a thread that ends with the process, so that Ctrl-C need not wait for it."""
+class _QuietRun:
+    """The archive without change, drawn and judged by a process of its own beside training.
 
-    def __init__(self, work: Callable[[], T]) -> None:
-        super().__init__(daemon=True, name="eoray-aside")
-        self._work, self._done = work, Future[T]()
+    The process ends with this one, however that ends.
+    """
+
+    def __init__(self, folder: Path, options: ArchiveOptions) -> None:
+        self._order = {"path": sys.path, "folder": str(folder), "options": options.to_dict()}
+        self._child: subprocess.Popen[str] | None = None
+        self._log = folder / "quiet.log"
 
     def beside(self, stages: Sequence[str], progress: Progress | None) -> Progress:
-        """Give a listener that starts the work with the first sign of one of the stages."""
+        """Give a listener that starts the run with the first sign of one of the stages."""
 
         def show(stage: str, done: int, total: int) -> None:
-            if stage in stages and self.ident is None:
-                self.start()
+            if stage in stages:
+                self._start()
             if progress is not None:
                 progress(stage, done, total)
 
         return show
 
-    def run(self) -> None:
-        try:
-            self._done.set_result(self._work())
-        except BaseException as error:  # noqa: BLE001 - raised by result()
-            self._done.set_exception(error)
+    def result(self) -> dict[str, float]:
+        """Wait for the counts; the run begins now if nothing started it before.
 
-    def result(self) -> T:
-        """Wait for the work, which begins now if nothing started it before."""
-        if self.ident is None:
-            self.start()
-        return self._done.result()
+        Raises:
+            StoreError: The process failed.
+        """
+        child = self._start()
+        counted, _ = child.communicate()
+        if child.returncode:
+            complaint = self._log.read_text()
+            raise StoreError(
+                f"the run on the archive without change failed: {complaint.strip()[-500:]}; "
+                "run the demo again: what is finished is kept"
+            )
+        return dict(json.loads(counted.splitlines()[-1]))
+
+    def _start(self) -> subprocess.Popen[str]:
+        if self._child is None:
+            boot = _BOOT.format(order=json.dumps(self._order), me=os.getpid())
+            with self._log.open("w") as log:
+                self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and code
+                    [sys.executable, "-c", boot],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                )
+        return self._child
+
+
+_BOOT = """
+import json, sys
+order = json.loads({order!r})
+sys.path[:] = order["path"]
+from eoray.run.demo import count_false_alarms
+print(json.dumps(count_false_alarms(order, {me})))
+"""
+
+
+def count_false_alarms(order: Mapping[str, Any], parent: int) -> dict[str, float]:
+    """Draw the archive without change, run change on it, and count what it finds.
+
+    Args:
+        order: ``folder`` of the demo and ``options`` of the archive.
+        parent: Process that waits for the answer; this one ends when that one is gone.
+    """
+    from eoray.change.score import score_no_change
+    from eoray.testing import ArchiveOptions, write_archive
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    folder, options = Path(order["folder"]), ArchiveOptions.from_dict(order["options"])
+    write_archive(folder / "quiet-archive", options, workers=1)
+    run = load_run(folder / "quiet.yaml")
+    run.execute(["cube", "change"])
+    counted = score_no_change(_stored_change(run)[0])
+    return {
+        "share": counted["flagged_share"],
+        "share_per_year": counted["flagged_per_year"],
+        "years": float(len(options.years)),
+    }
 
 
 def _compile_kernels() -> None:
@@ -227,22 +289,6 @@ def _write_run_files(folder: Path, options: ArchiveOptions, *, workers: int, ste
     storage.write_bytes(str(folder / "run.yaml"), text.encode())
     quiet = _QUIET_RUN_FILE.format(time=span)
     storage.write_bytes(str(folder / "quiet.yaml"), quiet.encode())
-
-
-def _count_false_alarms(folder: Path, options: ArchiveOptions) -> dict[str, float]:
-    """Draw the archive without change, run change on it in process, and count what it finds."""
-    from eoray.change.score import score_no_change
-    from eoray.testing import write_archive
-
-    write_archive(folder / "quiet-archive", options, workers=1)
-    run = load_run(folder / "quiet.yaml")
-    run.execute(["cube", "change"])
-    counted = score_no_change(_stored_change(run)[0])
-    return {
-        "share": counted["flagged_share"],
-        "share_per_year": counted["flagged_per_year"],
-        "years": float(len(options.years)),
-    }
 
 
 def _stored_change(run: Run) -> tuple[dict[str, np.ndarray], PixelWindow]:
