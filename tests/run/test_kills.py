@@ -147,7 +147,7 @@ def test_demo_killed_again_and_again_ends_as_if_it_had_not_been(
     generator = np.random.default_rng(3)
     kills = 0
     while kills < 20:
-        last = int(generator.integers(events // 10, events // 2))
+        last = int(generator.integers(events // 10, events))
         ended = run_killed(last, "demo", str(tmp_path))
         if ended.returncode != -signal.SIGKILL:
             break
