@@ -19,9 +19,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-from archive import ArchiveRecord, make_archive_record
+from archive import make_archive_record
+from detection import detect
 
-from eoray.change import ChangeParameters, detect_breaks, warm_up
+from eoray.change import warm_up
 from eoray.change.score import ChangeScore, reweight_precision, score_breaks, score_no_change
 from eoray.testing import ArchiveOptions
 from eoray.testing.options import DIFFICULTIES as ALL
@@ -136,16 +137,6 @@ def measure(case: str, seeds: Sequence[int], size_px: int) -> list[str]:
         f"{100 * breaks / years:.2f}",
         f"{at_one:.2f}",
     ]
-
-
-def detect(record: ArchiveRecord) -> dict[str, np.ndarray]:
-    return detect_breaks(
-        record.reflectance,
-        record.clear,
-        record.day,
-        parameters=ChangeParameters(),
-        orbit=record.orbit,
-    )
 
 
 def print_row(cells: Iterable[str]) -> None:

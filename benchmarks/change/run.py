@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from detection import detect
 from reference import DECLINE, HARD, KINDS, Options, Record, make_record
 from scipy.ndimage import binary_dilation
 
@@ -89,16 +90,6 @@ def report(
     else:
         line["no_change"] = {"flagged_share": float((quiet_found["date_hi"] > 0).any(0).mean())}
     print(json.dumps(line, default=float, allow_nan=True), flush=True)
-
-
-def detect(record: Record) -> dict[str, np.ndarray]:
-    return detect_breaks(
-        record.reflectance,
-        record.clear,
-        record.day,
-        parameters=ChangeParameters(),
-        orbit=record.orbit,
-    )
 
 
 def detect_without_orbits(record: Record) -> dict[str, np.ndarray]:

@@ -7,7 +7,9 @@ GDAL reads it.
 
 from __future__ import annotations
 
+import math
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eoray.grid import Affine6
-from eoray.reading.ranges import RangeReader, open_ranges
+from eoray.reading.ranges import RangeReader, UnsupportedFileError, open_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Buffer
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 HEADER_BYTES = 32_768
 """Read at once: holds the directory, the tables of blocks and the georeference of any COG."""
 
-_OVERLAP_ROWS = 64
-"""Rows by which a strip may begin above the end of the one before: halos of masks."""
+_OVERLAP_PX = 64
+"""Pixels by which a part of a block may begin before the end of its neighbour: halos of masks."""
 
 _MAX_HEADERS = 8192
 """Cached headers of a process: a few kB each."""
@@ -40,10 +42,6 @@ _KINDS = {1: "B", 2: "s", 3: "H", 4: "I", 11: "f", 12: "d", 16: "Q"}
 """TIFF field type -> letter of ``struct``, for the fields that matter here."""
 
 _NONE, _DEFLATE, _OLD_DEFLATE = 1, 8, 32946
-
-
-class UnsupportedFileError(Exception):
-    """A file of another kind; GDAL may know it."""
 
 
 class BrokenFileError(OSError):
@@ -77,31 +75,43 @@ class CogHeader:
 
 
 class BlockMemory:
-    """Decoded tiles that the next strip of a block needs too; one a task, for all its files.
+    """Decoded tiles that later parts of a block need too; one a task, for all its files.
 
-    A block of the world grid is read strip by strip, from north to south, to hold little at once.
-    Tiles of a COG that lie on both sides of a strip's edge would be decoded twice without it.
+    A block of the world grid is read part by part, row by row from north to south, to hold little
+    at once. Tiles of a COG that lie in several parts would be fetched and decoded again without
+    it.
     """
 
-    def __init__(self) -> None:
-        """Start with nothing."""
+    def __init__(self, reach: int = 1) -> None:
+        """Start with nothing.
+
+        Args:
+            reach: Parts in a row: so many parts later the one below is read.
+        """
+        self._reach = reach
+        self._part = 0
         self._lock = threading.Lock()
-        self._last: dict[tuple[str, int], np.ndarray] = {}
-        self._next: dict[tuple[str, int], np.ndarray] = {}
+        self._held: dict[tuple[str, int], tuple[int, int, np.ndarray]] = {}
 
-    def next_strip(self) -> None:
-        """Forget what the last strip did not leave for the next one."""
+    def next_part(self) -> None:
+        """Forget what no part from here on needs."""
         with self._lock:
-            self._last, self._next = self._next, {}
+            self._part += 1
+            oldest = self._part - self._reach
+            self._held = {k: v for k, v in self._held.items() if v[0] >= oldest}
 
-    def find(self, href: str, number: int) -> np.ndarray | None:
-        """A tile that the strip before left."""
-        return self._last.get((href, number))
+    def find(self, href: str, number: int, first: int) -> np.ndarray | None:
+        """The rows of a tile from ``first`` on, where a part before left them."""
+        _, held_from, values = self._held.get((href, number), _NOT_HELD)
+        return values[first - held_from :] if held_from <= first else None
 
-    def keep(self, href: str, number: int, values: np.ndarray) -> None:
-        """Leave a tile for the next strip."""
+    def keep(self, href: str, number: int, first: int, values: np.ndarray) -> None:
+        """Leave the rows of a tile from ``first`` on for the parts to come."""
         with self._lock:
-            self._next[href, number] = values
+            self._held[href, number] = (self._part, first, values)
+
+
+_NOT_HELD = (0, sys.maxsize, np.empty((0, 0)))
 
 
 class CogFile:
@@ -112,7 +122,7 @@ class CogFile:
 
         Args:
             href: Path or URL.
-            memory: Where tiles are kept that lie across the lower edge of what is read.
+            memory: Where tiles are kept that lie across an edge of what is read.
 
         Raises:
             UnsupportedFileError: GDAL has to read it.
@@ -162,11 +172,15 @@ class CogFile:
         Raises:
             BrokenFileError: The file ends too early, or a tile does not decode.
         """
-        header = self.header
+        header, memory = self.header, self._memory
         height, width = header.block
         out = np.empty((rows.stop - rows.start, cols.stop - cols.start), header.dtype)
         blocks = list(_blocks(header, rows, cols))
-        known = {n: found for _, _, n in blocks if (found := self._find(n)) is not None}
+        known: dict[int, np.ndarray] = {}
+        for row, _, number in blocks if memory is not None else ():
+            found = memory.find(self._href, number, max(0, rows.start - row * height))
+            if found is not None:
+                known[number] = found
         spans = [
             (header.offsets[n], header.counts[n])
             for _, _, n in blocks
@@ -183,23 +197,31 @@ class CogFile:
                 continue
             values = known.get(number)
             if values is None:
-                values = _decode(header, next(data), row, col)
-            self._keep(number, values, top + height, rows.stop)
-            target[...] = values[r0 - top : r1 - top, c0 - left : c1 - left]
+                values = _decode(header, next(data), row, col)[r0 - top :]
+            target[...] = values[: r1 - r0, c0 - left : c1 - left]
+            if memory is not None:
+                bottom, right = top + height, left + width
+                first = self._first_shared(r0, rows.stop, cols.stop, bottom, right)
+                if first < bottom:
+                    # a copy: what was decoded lies in memory that the next tile takes
+                    memory.keep(self._href, number, first - top, values[first - r0 :].copy())
         return out
 
-    def _find(self, number: int) -> np.ndarray | None:
-        return None if self._memory is None else self._memory.find(self._href, number)
-
-    def _keep(self, number: int, values: np.ndarray, bottom: int, end: int) -> None:
-        """Leave a tile for the next strip where that begins above the tile's lower edge."""
-        if self._memory is not None and end - _OVERLAP_ROWS < min(bottom, self.shape[0]):
-            # what was decoded lies in memory that the next tile takes
-            held = values if self._find(number) is not None else values.copy()
-            self._memory.keep(self._href, number, held)
+    def _first_shared(self, top: int, last_row: int, last_col: int, bottom: int, right: int) -> int:
+        """First row of a tile that the part below or on the right needs; its end for none."""
+        if last_col - _OVERLAP_PX < min(right, self.shape[1]):
+            return top
+        if last_row - _OVERLAP_PX < min(bottom, self.shape[0]):
+            return max(top, last_row - _OVERLAP_PX)
+        return bottom
 
 
 _headers: dict[tuple[str, Any], CogHeader] = {}
+
+
+def forget_header(href: str) -> None:
+    """Read an object's header anew next time: after an error, since it may have been replaced."""
+    _headers.pop((href, None), None)
 
 
 def _blocks(header: CogHeader, rows: slice, cols: slice) -> Iterator[tuple[int, int, int]]:
@@ -271,20 +293,45 @@ def read_header(ranges: RangeReader) -> CogHeader:
         raise UnsupportedFileError(
             f"{bits} bits of format {form}, compression {compression}, predictor {predictor}"
         )
-    text = tags.text(_NODATA)
+    dtype = np.dtype("u1" if bits == 8 else "<u2")
     epsg, is_point = _geo_keys(tags)
-    return CogHeader(
+    header = CogHeader(
         shape=(tags.one(_HEIGHT, 0), tags.one(_WIDTH, 0)),
         block=(tags.one(_TILE_HEIGHT, 0), tags.one(_TILE_WIDTH, 0)),
-        dtype=np.dtype("u1" if bits == 8 else "<u2"),
+        dtype=dtype,
         deflated=compression != _NONE,
         differenced=predictor == 2,
         offsets=tuple(int(n) for n in tags.values(_OFFSETS)),
         counts=tuple(int(n) for n in tags.values(_COUNTS)),
         transform=_transform(tags, is_point=is_point),
         epsg=epsg,
-        nodata=int(float(text)) if text else 0,
+        nodata=_nodata(tags.text(_NODATA), dtype),
     )
+    _check_tables(header)
+    return header
+
+
+def _nodata(text: str, dtype: np.dtype[Any]) -> int:
+    """The file's nodata; what its pixels cannot hold is left to GDAL to understand."""
+    if not text:
+        return 0
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (value.is_integer() and 0 <= value <= np.iinfo(dtype).max):
+        raise UnsupportedFileError(f"nodata {text!r} in pixels of {dtype}")
+    return int(value)
+
+
+def _check_tables(header: CogHeader) -> None:
+    if min(*header.shape, *header.block) < 1:
+        raise BrokenFileError(f"shape {header.shape} in tiles of {header.block}")
+    tiles = -(-header.shape[0] // header.block[0]) * header.blocks_across
+    if not len(header.offsets) == len(header.counts) == tiles:
+        raise BrokenFileError(
+            f"{tiles} tiles, but {len(header.offsets)} offsets and {len(header.counts)} sizes"
+        )
 
 
 class _Directory:

@@ -21,6 +21,10 @@ MERGE_GAP = 65_536
 """Ranges nearer to each other than this are one request: reading on is cheaper than asking."""
 
 
+class UnsupportedFileError(Exception):
+    """A file of another kind; GDAL may know it."""
+
+
 class UnreachableError(OSError):
     """An object that its server does not give."""
 
@@ -54,8 +58,6 @@ def open_ranges(href: str) -> RangeReader:
         UnsupportedFileError: Nothing of this, such as a signed link.
         OSError: There is no such file.
     """
-    from eoray.reading.cog import UnsupportedFileError
-
     if is_local(href):
         return _LocalRanges(str(local_path(href)))
     parsed = urlparse(href)

@@ -47,9 +47,10 @@ class _Nodes:
     x: np.ndarray
 
 
-def can_warp(pixel_m: float, resolution_m: int) -> bool:
-    """Tell whether two by two source pixels are enough: the target is not coarser."""
-    return pixel_m > 0.95 * resolution_m
+def can_warp(transform: Affine6, resolution_m: int) -> bool:
+    """Tell whether two by two source pixels are enough: north up and no finer than the target."""
+    a, b, _, d, e, _ = transform
+    return b == d == 0 and min(a, -e) > 0.95 * resolution_m
 
 
 def warp(

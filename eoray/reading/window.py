@@ -11,8 +11,9 @@ import numpy as np
 
 from eoray.errors import GridError, ReadError
 from eoray.grid import PixelWindow, misfit_px, zone_of_epsg
-from eoray.reading.cog import BlockMemory, CogFile, UnsupportedFileError
+from eoray.reading.cog import BlockMemory, CogFile, forget_header
 from eoray.reading.gdal import GdalFile, warp_by_gdal
+from eoray.reading.ranges import UnsupportedFileError
 from eoray.reading.warp import can_warp, warp
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def read_asset(
                     asset=asset.band,
                     window=(window.col_off, window.row_off, window.width, window.height),
                 ) from error
+            forget_header(asset.href)
             wait(0.2 * 4**attempt)
     raise AssertionError  # pragma: no cover - the loop returns or raises
 
@@ -159,7 +161,7 @@ def _warp(
     window: PixelWindow,
     resolution_m: int,
 ) -> np.ndarray:
-    if file.epsg is None or not can_warp(abs(file.transform[0]), resolution_m):
+    if file.epsg is None or not can_warp(file.transform, resolution_m):
         return warp_by_gdal(asset.href, asset, zone, window, resolution_m)
     return warp(
         file,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eoray.reading.cog import BlockMemory, BrokenFileError, CogFile, UnsupportedFileError
+from eoray.reading.cog import BlockMemory, BrokenFileError, CogFile, forget_header
+from eoray.reading.ranges import UnsupportedFileError
 from eoray.testing.http import archive_server
 
 PLACE = Affine(10, 0, 399_960, 0, -10, 5_700_000)
@@ -100,6 +102,16 @@ def test_other_kinds_are_left_to_gdal(tmp_path: Path, profile: dict[str, Any], r
         CogFile(str(path))
 
 
+@pytest.mark.parametrize("nodata", [b"nan", b"1e9", b"-99", b"no!"])
+def test_nodata_that_no_pixel_can_hold_is_left_to_gdal(tmp_path: Path, nodata: bytes) -> None:
+    path = write_tif(tmp_path / "a.tif", np.zeros((64, 64), np.uint16), nodata=257)
+    content = path.read_bytes()
+    assert content.count(b"257\0") == 1
+    path.write_bytes(content.replace(b"257\0", nodata + b"\0"))
+    with pytest.raises(UnsupportedFileError, match=f"nodata '{nodata.decode()}' in pixels of"):
+        CogFile(str(path))
+
+
 @pytest.mark.parametrize(("bands", "dtype"), [(3, "uint16"), (1, "float32"), (1, "int16")])
 def test_other_pixels_are_left_to_gdal(tmp_path: Path, bands: int, dtype: str) -> None:
     path = write_tif(tmp_path / "a.tif", np.ones((bands, 64, 64), dtype))
@@ -112,6 +124,25 @@ def test_file_that_ends_early_is_an_error(tmp_path: Path) -> None:
     os.truncate(path, path.stat().st_size - 1000)
     with pytest.raises(OSError, match="the file ends before byte"):
         CogFile(str(path)).read(slice(0, 256), slice(0, 256))
+
+
+def test_tables_that_do_not_fit_the_shape_are_an_error(tmp_path: Path) -> None:
+    path = write_tif(tmp_path / "a.tif", noise(256, 256))
+    content = bytearray(path.read_bytes())
+    entry = content.find(struct.pack("<HH", 257, 3))  # ImageLength, one short
+    struct.pack_into("<H", content, entry + 8, 300)
+    path.write_bytes(content)
+    with pytest.raises(BrokenFileError, match="40 tiles, but 32 offsets and 32 sizes"):
+        CogFile(str(path))
+
+
+def test_header_of_a_replaced_object_is_read_anew_once_it_was_forgotten(tmp_path: Path) -> None:
+    with archive_server(tmp_path) as server:
+        url = f"{server.url}/a.tif"
+        for edge in (64, 96):
+            write_tif(tmp_path / "a.tif", noise(edge, edge))
+            forget_header(url)
+            assert CogFile(url).shape == (edge, edge)
 
 
 def test_damaged_tile_is_named(tmp_path: Path) -> None:
@@ -158,18 +189,18 @@ def test_server_error_is_one_of_a_file(tmp_path: Path) -> None:
         CogFile(f"{server.url}/missing.tif")
 
 
-def test_strips_decode_and_fetch_each_tile_once(tmp_path: Path) -> None:
+def test_parts_decode_and_fetch_each_tile_once(tmp_path: Path) -> None:
     values = noise(1024, 512)
     write_tif(tmp_path / "a.tif", values, blockxsize=256, blockysize=256)
-    memory = BlockMemory()
+    memory = BlockMemory(reach=2)
     with archive_server(tmp_path) as server:
         url = f"{server.url}/a.tif"
         header = CogFile(url).header
         begun = len(server.requests)
-        for top, bottom in ((0, 300), (290, 600), (590, 1024)):
-            rows, cols = slice(top, bottom), slice(0, 512)
-            found = CogFile(url, memory).read(rows, cols)
-            np.testing.assert_array_equal(found, values[rows, cols])
-            memory.next_strip()
+        for rows in (slice(0, 300), slice(290, 600), slice(590, 1024)):
+            for cols in (slice(0, 300), slice(290, 512)):
+                found = CogFile(url, memory).read(rows, cols)
+                np.testing.assert_array_equal(found, values[rows, cols])
+                memory.next_part()
         fetched = sum(r.n_bytes for r in server.requests[begun:])
     assert fetched == sum(header.counts)

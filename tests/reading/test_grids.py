@@ -17,18 +17,15 @@ def write(granules: Any, corner: tuple[int, int], name: str, **place: Any) -> An
     return granules.write(name, row=corner[0], col=corner[1], height=20, width=30, **place)
 
 
-def test_files_on_the_lattice_pass(granules: Any, corner: tuple[int, int]) -> None:
-    scenes = [write(granules, corner, "32TQS_a"), write(granules, corner, "33TUM_b", zone=33)]
-    check_grids(scenes, BANDS, warp=False)
-
-
 def test_first_misfit_is_named_with_its_part_of_a_pixel(
     granules: Any, corner: tuple[int, int]
 ) -> None:
     scenes = [
         write(granules, corner, "32TQS_a"),
+        write(granules, corner, "33TUM_a", zone=33),
         write(granules, corner, "32TQS_b", shift_m=(2.5, 0.0)),
     ]
+    check_grids(scenes[:2], BANDS, warp=False)
     with pytest.raises(GridError, match=r"item 32TQS_b: B03 lies 0\.250, 0\.000 of a pixel"):
         check_grids(scenes, BANDS, warp=False)
     check_grids(scenes, BANDS, warp=True)

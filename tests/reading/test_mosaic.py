@@ -440,6 +440,26 @@ def test_misfit_is_refused_or_warped_as_the_options_say(
         np.testing.assert_array_equal(band_of(mosaic, band), stored(warped(scene, band, block)))
 
 
+@pytest.mark.parametrize("turn", [(10, 0.5, 0.5, -10), (10, 0, 0, -14)])
+def test_turned_and_oblong_pixels_are_warped_as_gdal_does(
+    granules: Any, block: Block, corner: tuple[int, int], turn: tuple[float, float, float, float]
+) -> None:
+    scene = whole(granules, corner, shift_m=(7.0, -4.0))
+    assets = []
+    for asset in scene.assets:
+        with rasterio.open(asset.href, "r+") as file:
+            a, b, d, e = (v * (2 if asset.band in ("B8A", "SCL") else 1) for v in turn)
+            file.transform = rasterio.Affine(a, b, asset.transform[2], d, e, asset.transform[5])
+            assets.append(replace(asset, transform=tuple(file.transform)[:6]))
+    turned = replace(scene, assets=tuple(assets))
+    mosaic = read_block([turned], block, replace(OPTIONS, bands=("B03", "B8A"), warp=True))
+    for band in ("B03", "B8A"):
+        exact, found = stored(warped(turned, band, block)), band_of(mosaic, band).astype(int)
+        both = (exact != FILL) & (found != FILL)
+        assert both.mean() > 0.3
+        assert np.median(np.abs(exact - found)[both]) == 0
+
+
 def test_scene_that_does_not_touch_the_block_changes_nothing(
     granules: Any, block: Block, corner: tuple[int, int]
 ) -> None:
