@@ -176,11 +176,13 @@ class CogFile:
         height, width = header.block
         out = np.empty((rows.stop - rows.start, cols.stop - cols.start), header.dtype)
         blocks = list(_blocks(header, rows, cols))
-        known: dict[int, np.ndarray] = {}
-        for row, _, number in blocks if memory is not None else ():
-            found = memory.find(self._href, number, max(0, rows.start - row * height))
-            if found is not None:
-                known[number] = found
+        known = {
+            number: found
+            for row, _, number in blocks
+            if memory is not None
+            and (found := memory.find(self._href, number, max(0, rows.start - row * height)))
+            is not None
+        }
         spans = [
             (header.offsets[n], header.counts[n])
             for _, _, n in blocks
