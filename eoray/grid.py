@@ -303,12 +303,19 @@ def _tiles_in_zone(zone: int, geometry: BaseGeometry) -> list[Tile]:
     return [Tile(zone, int(r), int(c)) for r, c in zip(row[hit], col[hit], strict=True)]
 
 
+@lru_cache(maxsize=8)
 def owner_mask(tile: Tile, resolution_m: int) -> np.ndarray:
     """Tell which pixels of a tile belong to the tile's zone.
 
     Returns:
-        Dims (y, x), bool; True where the pixel's centre lies in the zone.
+        Dims (y, x), bool, read-only; True where the pixel's centre lies in the zone.
     """
+    owned = _find_owned(tile, resolution_m)
+    owned.flags.writeable = False
+    return owned
+
+
+def _find_owned(tile: Tile, resolution_m: int) -> np.ndarray:
     px = TILE_M // resolution_m
     edge = _edge_points(tile)
     if (zone_of(*_to_lonlat(tile.zone, *edge)) == tile.zone).all():

@@ -88,68 +88,53 @@ def _compile_entry(stamp: str) -> Any:
         rule: Rule,
         out: Output,
     ) -> None:
-        if stamp:
-            _detect_block(reflectance, clear, begin, end, date, design, n_orbits, fill, rule, out)
+        """Run the engine over the pixels begin ... end - 1.
+
+        Args:
+            reflectance: int16 (time, band, pixel), reflectance x 10000.
+            clear: bool (time, pixel), True where the observation may be used.
+            begin: First pixel.
+            end: Pixel after the last.
+            date: int64 (time, 3): days since 1970-01-01, bin of the year 0-7, orbit code.
+            design: float64 (time, 8), the harmonic basis of each date.
+            n_orbits: Number of orbit codes, which count from 0.
+            fill: Stored value that means no data; an observation with it in any band is left out.
+            rule: The thresholds.
+            out: Arrays to write, pixel first.
+        """
+        if not stamp:
+            return
+        n_time, n_band, _ = reflectance.shape
+        raw = np.empty((GROUP, n_time, n_band), np.int16)
+        gain = np.empty((n_orbits, n_band))
+        w = Work(
+            z=np.empty((n_time, n_band)),
+            x=np.empty((n_time, N_COEF)),
+            resid=np.empty((n_time, n_band)),
+            date=np.empty((n_time, 4), np.int64),
+            beta=np.empty((n_band, N_COEF)),
+            v=np.empty((N_COEF, N_COEF)),
+            spread=np.empty((SEASON + N_SEASON, n_band)),
+            season_n=np.empty(N_SEASON),
+            pick=np.empty(n_time),
+            sums=np.empty((1, N_COEF)),
+            whole=np.empty((N_COEF, N_COEF)),
+            after=np.empty((n_time, n_band)),
+            state=np.empty((n_band + 2, n_band)),
+        )
+        for first in range(begin, end, GROUP):
+            size = min(GROUP, end - first)
+            for t in range(n_time):
+                for b in range(n_band):
+                    for i in range(size):
+                        raw[i, t, b] = reflectance[t, b, first + i]
+            for i in range(size):
+                n = gather(w, raw, i, clear, first + i, date, design, fill)
+                if n >= rule.min_obs and n_orbits > 1 and rule.min_pairs > 0:
+                    balance_orbits(w.z, w.date, w.pick, gain, n, rule.min_pairs, rule.pair_days)
+                _detect(w, n, rule, out, first + i)
 
     return detect_pixels
-
-
-@kernel
-def _detect_block(
-    reflectance: np.ndarray,
-    clear: np.ndarray,
-    begin: int,
-    end: int,
-    date: np.ndarray,
-    design: np.ndarray,
-    n_orbits: int,
-    fill: int,
-    rule: Rule,
-    out: Output,
-) -> None:
-    """Run the engine over the pixels begin ... end - 1.
-
-    Args:
-        reflectance: int16 (time, band, pixel), reflectance x 10000.
-        clear: bool (time, pixel), True where the observation may be used.
-        begin: First pixel.
-        end: Pixel after the last.
-        date: int64 (time, 3): days since 1970-01-01, bin of the year 0-7, orbit code.
-        design: float64 (time, 8), the harmonic basis of each date.
-        n_orbits: Number of orbit codes, which count from 0.
-        fill: Stored value that means no data; an observation with it in any band is left out.
-        rule: The thresholds.
-        out: Arrays to write, pixel first.
-    """
-    n_time, n_band, _ = reflectance.shape
-    raw = np.empty((GROUP, n_time, n_band), np.int16)
-    gain = np.empty((n_orbits, n_band))
-    w = Work(
-        z=np.empty((n_time, n_band)),
-        x=np.empty((n_time, N_COEF)),
-        resid=np.empty((n_time, n_band)),
-        date=np.empty((n_time, 4), np.int64),
-        beta=np.empty((n_band, N_COEF)),
-        v=np.empty((N_COEF, N_COEF)),
-        spread=np.empty((SEASON + N_SEASON, n_band)),
-        season_n=np.empty(N_SEASON),
-        pick=np.empty(n_time),
-        sums=np.empty((1, N_COEF)),
-        whole=np.empty((N_COEF, N_COEF)),
-        after=np.empty((n_time, n_band)),
-        state=np.empty((n_band + 2, n_band)),
-    )
-    for first in range(begin, end, GROUP):
-        size = min(GROUP, end - first)
-        for t in range(n_time):
-            for b in range(n_band):
-                for i in range(size):
-                    raw[i, t, b] = reflectance[t, b, first + i]
-        for i in range(size):
-            n = gather(w, raw, i, clear, first + i, date, design, fill)
-            if n >= rule.min_obs and n_orbits > 1 and rule.min_pairs > 0:
-                balance_orbits(w.z, w.date, w.pick, gain, n, rule.min_pairs, rule.pair_days)
-            _detect(w, n, rule, out, first + i)
 
 
 @kernel
@@ -365,4 +350,4 @@ def _write_break(w: Work, first: int, length: int, out: Output, i: int, seg: int
 
 
 detect_pixels = _compile_entry(_source_stamp())
-"""The compiled engine; arguments as ``_detect_block``. One call runs without the GIL."""
+"""The compiled engine. One call runs without the GIL."""

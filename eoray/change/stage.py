@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +31,7 @@ _CHUNK_PX = 128
 """Edge of a stored chunk; a window cut elsewhere decodes chunks twice."""
 
 _WINDOW_BYTES = 192 << 20
-"""Reflectance read at once; with the reader's own copies a worker stays under 1 GB."""
+"""Reflectance held at once; with the reader's own copies a worker stays under 1 GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,19 +173,24 @@ class ChangeWorker:
         px = tile_px(self.resolution_m)
         whole = tile.window(self.resolution_m)
         arrays = empty_result(len(self.parameters.bands), px, px)
-        width = _window_width(len(row.positions), len(self.parameters.bands), px)
-        for top in range(0, px, _CHUNK_PX):
-            for left in range(0, px, width):
-                window = PixelWindow(
-                    whole.row_off + top,
-                    whole.col_off + left,
-                    min(_CHUNK_PX, px - top),
-                    min(width, px - left),
-                )
-                part = self._window(reader, row, window)
-                for name, values in part.items():
-                    space = (slice(top, top + window.height), slice(left, left + window.width))
-                    arrays[name][(..., *space)] = values
+        width = _window_width(len(row.positions), len(self.parameters.bands), px, self.threads)
+
+        def judge(corner: tuple[int, int]) -> None:
+            top, left = corner
+            window = PixelWindow(
+                whole.row_off + top,
+                whole.col_off + left,
+                min(_CHUNK_PX, px - top),
+                min(width, px - left),
+            )
+            space = (slice(top, top + window.height), slice(left, left + window.width))
+            for name, values in self._window(reader, row, window).items():
+                arrays[name][(..., *space)] = values
+
+        corners = product(range(0, px, _CHUNK_PX), range(0, px, width))
+        with ThreadPoolExecutor(self.threads) as pool:
+            # while one thread reads, another one fits
+            list(pool.map(judge, corners))
         n_valid = int((arrays["monitored_from"] > 0).sum())
         paths = {f"{self.resolution_m}m/{name}": values for name, values in arrays.items()}
         status = DONE if (arrays["n_obs"] > 0).any() else NO_SCENE
@@ -235,7 +242,6 @@ class ChangeWorker:
             np.array(row.days, np.int64),
             parameters=self.parameters,
             orbit=np.array(row.orbits),
-            threads=self.threads,
         )
         flag_lineage(found, row.steps)
         return found
@@ -251,8 +257,8 @@ def _extent(any_of: np.ndarray) -> slice:
     return slice(int(found[0]), int(found[-1]) + 1)
 
 
-def _window_width(n_time: int, n_band: int, px: int) -> int:
+def _window_width(n_time: int, n_band: int, px: int, threads: int) -> int:
     """Columns read at once: whole chunks, as many as the memory allows."""
     per_chunk = n_time * n_band * 2 * _CHUNK_PX * _CHUNK_PX
-    chunks = max(1, _WINDOW_BYTES // max(per_chunk, 1))
+    chunks = max(1, _WINDOW_BYTES // threads // max(per_chunk, 1))
     return int(min(px, chunks * _CHUNK_PX))

@@ -26,10 +26,13 @@ TOLERANCE = 0.05
 NEAR = 0.5
 """Stored units from an observation within which its weight stops every other step."""
 
-_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
+_INNER = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Of functions that only the compiled one calls: wrappers for Python take half the time."""
 
 
-@nb.njit(**_OPTIONS)
+@nb.njit(cache=True, **_OPTIONS)
 def reduce_geomedian(values: np.ndarray, clear: np.ndarray, fill: int) -> np.ndarray:
     """Reduce every pixel's clear spectra to their geometric median.
 
@@ -71,7 +74,7 @@ def reduce_geomedian(values: np.ndarray, clear: np.ndarray, fill: int) -> np.nda
     return out
 
 
-@nb.njit(**_OPTIONS)
+@nb.njit(**_INNER)
 def _minimise(
     points: np.ndarray,
     n: int,
@@ -112,7 +115,7 @@ def _minimise(
             return
 
 
-@nb.njit(**_OPTIONS)
+@nb.njit(**_INNER)
 def _look_around(
     points: np.ndarray,
     n: int,
@@ -153,7 +156,7 @@ def _look_around(
     return total, nearest, least
 
 
-@nb.njit(**_OPTIONS)
+@nb.njit(**_INNER)
 def _pull_away(points: np.ndarray, n: int, k: int, out: np.ndarray) -> float:
     """Share of the next step that stays at a point; 1 or more where the point is the median.
 
@@ -185,7 +188,7 @@ def _pull_away(points: np.ndarray, n: int, k: int, out: np.ndarray) -> float:
     return own / math.sqrt(max(square, 1e-12))
 
 
-@nb.njit(**_OPTIONS)
+@nb.njit(**_INNER)
 def _sum_distances(points: np.ndarray, n: int, x: np.ndarray) -> float:
     total = 0.0
     for i in range(n):
@@ -197,7 +200,7 @@ def _sum_distances(points: np.ndarray, n: int, x: np.ndarray) -> float:
     return total
 
 
-@nb.njit(**_OPTIONS)
+@nb.njit(**_INNER)
 def _solve(matrix: np.ndarray, right: np.ndarray, out: np.ndarray) -> bool:
     """Solve a symmetric system by Cholesky in its lower half; False where it is singular."""
     n = len(right)
@@ -224,7 +227,7 @@ def _solve(matrix: np.ndarray, right: np.ndarray, out: np.ndarray) -> bool:
     return True
 
 
-@nb.njit(**_OPTIONS)
+@nb.njit(**_INNER)
 def _weiszfeld(points: np.ndarray, n: int, x: np.ndarray, out: np.ndarray) -> None:
     """One step that never rises: the mean of the points weighted by 1 / distance."""
     weight = 0.0

@@ -10,7 +10,7 @@ import numpy as np
 
 from eoray.grid import ZONE_COLS, ZONE_ROWS, Tile
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the stored layout; raised when a reader of the old one would go wrong."""
 
 CHUNK_PX = 128
