@@ -6,8 +6,9 @@ driver merges forks and commits them together with the ledger.
 
 from __future__ import annotations
 
+import asyncio
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -88,11 +89,14 @@ class WriteTask:
             )
 
     def _write(self, target: IcechunkStore, result: TileResult) -> int:
-        from zarr.core.buffer import default_buffer_prototype
         from zarr.core.sync import sync
 
-        buffers = default_buffer_prototype().buffer
-        written = 0
+        shards = dict(self._encode(result))
+        sync(_store_all(target, shards))
+        return sum(data is not None for data in shards.values())
+
+    def _encode(self, result: TileResult) -> Iterator[tuple[str, bytes | None]]:
+        """Keys of a tile's shards with their bytes; None for one of fill only."""
         for path, values in result.arrays.items():
             array = self.spec.array(path)
             resolution_m = int(path.split("/")[0].removesuffix("m"))
@@ -103,15 +107,8 @@ class WriteTask:
                     f"{values.dtype}, but the store holds {(*array.lead_shape, px, px)} "
                     f"{array.dtype}; tasks write whole tiles"
                 )
-            data = encode_shard(values, array.fill)
             key = self._key(result, resolution_m, array.name, len(array.lead))
-            if data is None:
-                if sync(target.exists(key)):  # an earlier state of this tile held values
-                    sync(target.delete(key))
-                continue
-            sync(target.set(key, buffers.from_bytes(data)))
-            written += 1
-        return written
+            yield key, encode_shard(values, array.fill)
 
     def _key(self, result: TileResult, resolution_m: int, array: str, n_lead: int) -> str:
         tile = result.tile
@@ -119,3 +116,18 @@ class WriteTask:
         if self.spec.has_time:
             index = (self.positions[tile.zone, result.entry], *index)
         return shard_key(group_path(self.spec.name, tile.zone, resolution_m), array, index)
+
+
+async def _store_all(target: IcechunkStore, shards: Mapping[str, bytes | None]) -> None:
+    """Set all shards of a tile at once: one wait for all requests."""
+    from zarr.core.buffer import default_buffer_prototype
+
+    buffers = default_buffer_prototype().buffer
+
+    async def store(key: str, data: bytes | None) -> None:
+        if data is not None:
+            await target.set(key, buffers.from_bytes(data))
+        elif await target.exists(key):  # an earlier state of this tile held values
+            await target.delete(key)
+
+    await asyncio.gather(*(store(key, data) for key, data in shards.items()))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eoray import storage
 from eoray.errors import StoreError
+from eoray.run.beside import start_beside
 from eoray.run.record import merge_record
 from eoray.run.session import Run, load_run
 from eoray.run.usage import measure_peak
@@ -87,8 +85,8 @@ change:
 ZONE = 32
 """UTM zone of the demo's place."""
 
-FIT_STEPS = 200
-"""Steps of training: about 30 s of one core."""
+FIT_STEPS = 160
+"""Steps of training: about 20 s of one core."""
 
 QUIET_PX = 192
 """Edge of the granules of the archive without change: small, since it is only counted."""
@@ -121,21 +119,23 @@ def run_demo(
     begun = time.monotonic()
     folder = Path(out).absolute()
     options = options or demo_options()
-    quiet = replace(options, size_px=min(QUIET_PX, options.size_px), change=False, southern=False)
+    quiet = replace(options, size_px=min(QUIET_PX, options.size_px), change=False)
+    quiet = replace(quiet, southern=False, neighbour_zone=False)
     with measure_peak() as peak:
-        compiling = threading.Thread(target=_compile_kernels, daemon=True)
-        compiling.start()
+        # a thread would hold the interpreter's lock against the planning of the cube
+        folder.mkdir(parents=True, exist_ok=True)
+        compiling = start_beside(__name__, "compile_kernels", {}, folder / "compile.log")
         _write_archive(folder / "archive", options, progress)
         _write_run_files(folder, options, workers=2 if ray else 1, steps=steps)
-        compiling.join()
         # training keeps one core busy: the archive without change is judged beside it
         alarms = _QuietRun(folder, quiet)
         run = load_run(folder / "run.yaml")
         executor = "ray" if ray else None
         stages = [s for s in run.resolve_stages(None) if s != "report"]
         report = run.execute(
-            stages, executor=executor, progress=alarms.beside(("fit", "predict"), progress)
+            stages, executor=executor, progress=alarms.after("composite", progress)
         )
+        compiling.communicate()
         scores = _score_change(run, folder)
         measured = {
             **scores,
@@ -166,15 +166,15 @@ class _QuietRun:
     """
 
     def __init__(self, folder: Path, options: ArchiveOptions) -> None:
-        self._order = {"path": sys.path, "folder": str(folder), "options": options.to_dict()}
+        self._order = {"folder": str(folder), "options": options.to_dict()}
         self._child: subprocess.Popen[str] | None = None
         self._log = folder / "quiet.log"
 
-    def beside(self, stages: Sequence[str], progress: Progress | None) -> Progress:
-        """Give a listener that starts the run with the first sign of one of the stages."""
+    def after(self, last: str, progress: Progress | None) -> Progress:
+        """Give a listener that starts the run when a stage is done, or one behind it begins."""
 
         def show(stage: str, done: int, total: int) -> None:
-            if stage in stages:
+            if stage in ("fit", "predict") or (stage == last and done == total):
                 self._start()
             if progress is not None:
                 progress(stage, done, total)
@@ -199,57 +199,34 @@ class _QuietRun:
 
     def _start(self) -> subprocess.Popen[str]:
         if self._child is None:
-            boot = _BOOT.format(order=json.dumps(self._order), me=os.getpid())
-            with self._log.open("w") as log:
-                self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and code
-                    [sys.executable, "-c", boot],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                )
+            self._child = start_beside(__name__, "count_false_alarms", self._order, self._log)
         return self._child
 
 
-_BOOT = """
-import json, sys
-order = json.loads({order!r})
-sys.path[:] = order["path"]
-from eoray.run.demo import count_false_alarms
-print(json.dumps(count_false_alarms(order, {me})))
-"""
-
-
-def count_false_alarms(order: Mapping[str, Any], parent: int) -> dict[str, float]:
+def count_false_alarms(folder: str, options: Mapping[str, Any]) -> dict[str, float]:
     """Draw the archive without change, run change on it, and count what it finds.
 
     Args:
-        order: ``folder`` of the demo and ``options`` of the archive.
-        parent: Process that waits for the answer; this one ends when that one is gone.
+        folder: Of the demo.
+        options: Of the archive.
     """
     from eoray.change.score import score_no_change
     from eoray.testing import ArchiveOptions, write_archive
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    folder, options = Path(order["folder"]), ArchiveOptions.from_dict(order["options"])
-    write_archive(folder / "quiet-archive", options, workers=1)
-    run = load_run(folder / "quiet.yaml")
+    drawn = ArchiveOptions.from_dict(options)
+    write_archive(Path(folder) / "quiet-archive", drawn, workers=1)
+    run = load_run(Path(folder) / "quiet.yaml")
     run.execute(["cube", "change"])
     counted = score_no_change(_stored_change(run)[0])
     return {
         "share": counted["flagged_share"],
         "share_per_year": counted["flagged_per_year"],
-        "years": float(len(options.years)),
+        "years": float(len(drawn.years)),
     }
 
 
-def _compile_kernels() -> None:
-    """Compile what numba has not cached yet, while the archive is drawn by other processes."""
+def compile_kernels() -> None:
+    """Compile what numba has not cached yet, in the order in which a run needs it."""
     from eoray.change import detect
     from eoray.cube import composite, resample
     from eoray.reading import harmonise, warp

@@ -147,19 +147,17 @@ class Studio:
         Yields:
             Each job after its item is complete.
         """
-        n = len(self.jobs)
-        edges = [n * i // workers for i in range(workers + 1)]
-        own = list(self.jobs[edges[index] : edges[index + 1]])
+        # the few of the other site first: one worker alone lays out its land
+        jobs = sorted(self.jobs, key=lambda job: job.granule.site != "south")
+        n = len(jobs)
+        shares = [jobs[n * i // workers : n * (i + 1) // workers] for i in range(workers)]
         # the others' shares from their far ends: workers meet in the middle, each item is drawn
         # once but for the last
-        rest = [job for i in range(workers) if i != index for job in self._share(edges, i)[::-1]]
-        for job in own + rest:
+        rest = [job for i, share in enumerate(shares) if i != index for job in share[::-1]]
+        for job in shares[index] + rest:
             if not item_path(self.folder, job).is_file():
                 self._write_item(job)
                 yield job
-
-    def _share(self, edges: list[int], index: int) -> list[Job]:
-        return list(self.jobs[edges[index] : edges[index + 1]])
 
     def n_complete(self) -> int:
         """How many items are complete."""

@@ -167,4 +167,4 @@ DIFFICULTIES = (*_SWITCHES, "orbits", "omission")
 
 def demo_options() -> ArchiveOptions:
     """What ``eoray demo`` uses: three years, with the refinement date and baseline 04.00."""
-    return ArchiveOptions(size_px=416)
+    return ArchiveOptions(size_px=352)
