@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from eoray.cube.check import check_cube
     from eoray.cube.open import open_cube
     from eoray.errors import EorayError
+    from eoray.k8s.job import submit
     from eoray.publish.export import export_window
     from eoray.run import Run, load_run
 
@@ -27,6 +28,7 @@ _HOMES = {
     "load_config": "eoray.config",
     "load_run": "eoray.run",
     "open_cube": "eoray.cube.open",
+    "submit": "eoray.k8s.job",
 }
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "load_config",
     "load_run",
     "open_cube",
+    "submit",
 ]
 
 

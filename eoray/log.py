@@ -55,7 +55,11 @@ def bind_context(**values: Any) -> Iterator[None]:
 
 
 def configure_logging(
-    *, level: str = "INFO", style: Style = "auto", stream: TextIO | None = None
+    *,
+    level: str = "INFO",
+    style: Style = "auto",
+    stream: TextIO | None = None,
+    copy: str | None = None,
 ) -> None:
     """Send eoray's events to a stream; a second call replaces the first.
 
@@ -63,6 +67,7 @@ def configure_logging(
         level: Least level that is written, by its standard name.
         style: ``json``, ``console``, or ``auto``: console where the stream is a terminal.
         stream: Where to write; None takes stderr.
+        copy: File that gets every event as a line of JSON too, such as a container's output.
     """
     target = sys.stderr if stream is None else stream
     readable = style == "console" or (style == "auto" and target.isatty())
@@ -70,6 +75,10 @@ def configure_logging(
     handler.setFormatter(_formatter(readable=readable, colors=readable and target.isatty()))
     logger = logging.getLogger(LOGGER_NAME)
     logger.handlers = [handler]
+    if copy is not None:
+        second = logging.FileHandler(copy, mode="a", delay=True)
+        second.setFormatter(_formatter(readable=False, colors=False))
+        logger.addHandler(second)
     logger.setLevel(level)
     logger.propagate = False
 

@@ -20,7 +20,7 @@ ORDER = (
     {"errors"},
     {"log", "sentinel2", "grid", "timeline"},
     {"config"},
-    {"storage", "execute"},
+    {"storage", "execute", "k8s"},
     {"catalog"},
     {"reading"},
     {"cube"},

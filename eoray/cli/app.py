@@ -7,15 +7,18 @@ from collections.abc import Callable, Sequence
 import typer
 
 from eoray.cli import (
+    attempts,
     check,
     demo,
     export,
     init,
     plan,
+    render,
     report,
     run,
     schema,
     stages,
+    submit,
     version,
 )
 
@@ -41,6 +44,9 @@ _VERBS: tuple[Callable[..., None], ...] = (
     plan.plan,
     run.run,
     *stages.VERBS,
+    submit.submit,
+    *attempts.VERBS,
+    render.render,
     check.check,
     report.report,
     export.export,
@@ -49,7 +55,7 @@ _VERBS: tuple[Callable[..., None], ...] = (
 )
 
 for _verb in _VERBS:
-    app.command()(_verb)
+    app.command(_verb.__name__.partition("_")[0])(_verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from eoray.cli.outcome import Result, run_verb
 from eoray.cli.progress import ProgressPrinter
+
+if TYPE_CHECKING:
+    from eoray.run import Run
 
 
 def execute_stages(
@@ -36,12 +41,24 @@ def execute_stages(
 
         def work(progress: ProgressPrinter) -> Result:
             run = load_run(run_file, list(overrides))
-            report = run.execute(stages, address=address, executor=executor, progress=progress)
+            with _attempt(run):
+                report = run.execute(stages, address=address, executor=executor, progress=progress)
             return report.to_dict()
 
         return with_progress(work)
 
     run_verb(action, text=summarise_run, as_json=as_json, debug=debug)
+
+
+def _attempt(run: Run) -> AbstractContextManager[None]:
+    """Count this start where a cluster started it, as the environment of its pod says."""
+    name = os.environ.get("EORAY_ATTEMPT")
+    if not name:
+        return nullcontext()
+    from eoray.run.attempt import hold_attempt
+
+    seconds = os.environ.get("EORAY_DEADLINE_S")
+    return hold_attempt(run.paths, name, deadline_s=float(seconds) if seconds else None)
 
 
 def with_progress(work: Callable[[ProgressPrinter], Result]) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
@@ -34,19 +35,21 @@ _CANCELLED = "stopped; state kept; run the same command again to go on"
 def run_verb(
     action: Callable[[], Result],
     *,
-    text: Callable[[Result], str],
+    text: Callable[[Result], str | None],
     as_json: bool,
     debug: bool = False,
     failed: Callable[[Result], bool] = lambda _: False,
+    ends: Callable[[Result], Exit] = lambda _: Exit.DONE,
 ) -> None:
     """Carry out a verb and end the process as its outcome demands.
 
     Args:
         action: Does the work and returns plain JSON values.
-        text: Writes the result for a reader.
+        text: Writes the result for a reader; None where nothing is left to say.
         as_json: End stdout with the result, or the error, as one JSON object in one line.
         debug: Show the traceback of an error that eoray raises on purpose.
         failed: Tells a result that is bad news, such as a check that found faults.
+        ends: The exit code of a result, where it is not the verb's own.
 
     Raises:
         typer.Exit: With the exit code, unless the verb is done.
@@ -62,9 +65,12 @@ def run_verb(
             traceback.print_exc()
         _fail(error, f"error: {type(error).__name__}: {error}", as_json=as_json)
         raise typer.Exit(resolve_exit(error)) from error
-    typer.echo(json.dumps(result) if as_json else text(result))
-    if failed(result):
-        raise typer.Exit(Exit.FAILED)
+    said = json.dumps(result) if as_json else text(result)
+    if said is not None:
+        typer.echo(said)
+    code = Exit.FAILED if failed(result) else ends(result)
+    if code is not Exit.DONE:
+        raise typer.Exit(code)
 
 
 def resolve_exit(error: BaseException) -> Exit:
@@ -83,7 +89,9 @@ def resolve_exit(error: BaseException) -> Exit:
 def _begin_logging(*, debug: bool) -> None:
     from eoray.log import configure_logging
 
-    configure_logging(level="DEBUG" if debug else "INFO")
+    # in a pod the driver is a child of Ray: its own stderr is not what the cluster's logs show
+    copy = os.environ.get("EORAY_LOG_COPY") or None
+    configure_logging(level="DEBUG" if debug else "INFO", copy=copy)
 
 
 def _fail(error: BaseException, line: str, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eoray.config.cluster import ClusterSection, WorkerGroup
 from eoray.config.fields import resolve_path
 from eoray.config.load import (
     config_key,
@@ -16,8 +17,10 @@ from eoray.config.template import write_template
 
 __all__ = [
     "STAGES",
+    "ClusterSection",
     "MaskSection",
     "RunConfig",
+    "WorkerGroup",
     "config_key",
     "dump_config",
     "load_config",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from eoray.config.cluster import ClusterSection
 from eoray.config.fields import (
     Aoi,
     Bands,
@@ -18,6 +19,7 @@ from eoray.config.fields import (
     Share,
     Slug,
 )
+from eoray.config.section import Section
 from eoray.sentinel2 import BANDS
 from eoray.timeline import DateRange
 
@@ -34,19 +36,6 @@ TASKS: dict[str, tuple[str, ...]] = {
 
 OUTSIDE_KEY = frozenset({"run", "cluster"})
 """Sections that never change results, so that the run key leaves them out."""
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys refused, values fixed, no silent conversions."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        validate_default=True,
-    )
 
 
 class LineageSection(Section):
@@ -288,8 +277,7 @@ class RunConfig(Section):
     assess: AssessSection = AssessSection()
     publish: PublishSection = PublishSection()
     run: RunSection = RunSection()
-    cluster: dict[str, Any] = Field(default_factory=dict)
-    """Settings of a cluster; free, since the run itself never reads them."""
+    cluster: ClusterSection = ClusterSection()
 
     @property
     def days(self) -> DateRange:

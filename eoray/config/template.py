@@ -56,6 +56,12 @@ store: out                       # folder or s3://bucket/prefix; a cube grows in
 #   executor: auto               # inline | threads | ray
 #   workers: auto
 #   address: null                # auto: the Ray cluster this runs in; ray://host:10001
+
+# cluster:                       # for `eoray submit`; never changes results either
+#   image: registry/eoray@sha256:...
+#   namespace: maps
+#   workers: [{{name: readers, cpu: 4, memory_gi: 16, max: 10}}]
+#   deadline_minutes: 720
 """
 
 _FIT = """\

@@ -44,6 +44,11 @@ class RunPaths:
         return storage.join(self.store, "_eoray", "runs", self.key, "record.json")
 
     @property
+    def attempts(self) -> str:
+        """What the attempts on a cluster leave, a file each."""
+        return storage.join(self.store, "_eoray", "runs", self.key, "attempts")
+
+    @property
     def run_file(self) -> str:
         """The resolved run file."""
         return storage.join(self.store, "_eoray", "runs", self.key, "run.yaml")

@@ -1,0 +1,185 @@
+"""Verbs for what was submitted: ``status, wait, logs, cancel, delete, list``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eoray.cli.options import AsJson, Debug
+from eoray.cli.outcome import Exit, Result, run_verb
+from eoray.cli.submit import end_of, say
+
+if TYPE_CHECKING:
+    from eoray.config import ClusterSection
+    from eoray.k8s.job import Job
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="An attempt, or the key or name of its run.")
+]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Namespace; the context's if not given.")
+]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
+
+
+def status(
+    name: Name,
+    *,
+    namespace: Namespace = None,
+    context: Context = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Say the state of a run on Kubernetes, and why it does not start."""
+
+    def action() -> Result:
+        job = _find(name, namespace, context)
+        found = _summary(job)
+        why = job.explain() if found["state"] in ("pending", "queued", "invalid") else []
+        return {**found, "why": why}
+
+    run_verb(
+        action,
+        text=lambda r: "\n".join([f"{r['name']}  {r['line']}", *(f"  {w}" for w in r["why"])]),
+        as_json=as_json,
+        debug=debug,
+    )
+
+
+def wait(
+    name: Name,
+    *,
+    timeout: Annotated[float | None, typer.Option(help="Seconds; the run goes on.")] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Wait for the end of a run on Kubernetes and leave with its exit code."""
+
+    def action() -> Result:
+        job = _find(name, namespace, context)
+        job.wait(timeout, tell=say)
+        return _summary(job)
+
+    run_verb(action, text=_line, as_json=as_json, debug=debug, ends=end_of)
+
+
+def logs(
+    name: Name,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    debug: Debug = False,
+) -> None:
+    """Print what the driver of a run on Kubernetes says."""
+
+    def action() -> Result:
+        for line in _find(name, namespace, context).logs(follow=follow):
+            typer.echo(line)
+        return {}
+
+    run_verb(action, text=lambda _: None, as_json=False, debug=debug)
+
+
+def cancel(
+    name: Name,
+    *,
+    namespace: Namespace = None,
+    context: Context = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """End a run on Kubernetes; what is committed stays, the next attempt goes on from there."""
+
+    def action() -> Result:
+        job = _find(name, namespace, context)
+        job.cancel()
+        return _summary(job)
+
+    run_verb(action, text=_line, as_json=as_json, debug=debug)
+
+
+def delete(
+    name: Name,
+    *,
+    namespace: Namespace = None,
+    context: Context = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Delete a run's latest attempt and its pods; the record beside the outputs stays."""
+
+    def action() -> Result:
+        job = _find(name, namespace, context)
+        return {"name": job.name, "deleted": job.delete()}
+
+    run_verb(action, text=lambda r: f"{r['name']}  deleted", as_json=as_json, debug=debug)
+
+
+def list_attempts(
+    *,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Only what goes on.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Leave with 1 where there is any.")
+    ] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List the runs on Kubernetes, oldest first."""
+
+    def action() -> Result:
+        from eoray.k8s.job import list_jobs
+        from eoray.k8s.states import State
+
+        rows = list_jobs(_section(namespace, context))
+        if unfinished:
+            rows = [row for row in rows if not State(row["state"]).is_finished]
+        return {"attempts": rows}
+
+    def end(result: Result) -> Exit:
+        return Exit.FAILED if exit_code and result["attempts"] else Exit.DONE
+
+    run_verb(action, text=_table, as_json=as_json, debug=debug, ends=end)
+
+
+VERBS = (status, wait, logs, cancel, delete, list_attempts)
+
+
+def _section(namespace: str | None, context: str | None) -> ClusterSection:
+    from eoray.config import ClusterSection
+
+    return ClusterSection(namespace=namespace, context=context)
+
+
+def _find(name: str, namespace: str | None, context: str | None) -> Job:
+    from eoray.k8s.job import find_job
+
+    return find_job(_section(namespace, context), name)
+
+
+def _summary(job: Job) -> dict[str, Any]:
+    from eoray.k8s.job import summary
+
+    return summary(job.describe())
+
+
+def _line(result: Result) -> str:
+    return f"{result['name']}  {result['line']}"
+
+
+def _table(result: Result) -> str:
+    rows = [
+        (row["name"], row["state"], row["reason"], row["created"]) for row in result["attempts"]
+    ]
+    if not rows:
+        return "no runs"
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

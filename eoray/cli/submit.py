@@ -1,0 +1,70 @@
+"""``eoray submit``: carry out a run file on Kubernetes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from eoray.cli.options import AsJson, Debug, Overrides, RunFile, Stages
+from eoray.cli.outcome import Exit, Result, run_verb
+
+
+def submit(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    *,
+    stage: Stages = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Begin another attempt though one succeeded.")
+    ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave as soon as the run is submitted.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--wait", help="Wait for the end without the head's log.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Submit a run file to Kubernetes and follow it; Ctrl-C detaches, the run goes on.
+
+    Submitting again attaches to what runs, says what is done, or begins the next attempt.
+    """
+
+    def action() -> Result:
+        from eoray.config import load_config
+        from eoray.k8s.bound import bound_of
+        from eoray.k8s.job import submit as submit_file
+        from eoray.k8s.job import summary
+
+        given = overrides or []
+        for line in bound_of(load_config(run_file, given).cluster).lines():
+            say(line)
+        job = submit_file(run_file, given, stages=stage or (), again=again, tell=say)
+        made = job.submission
+        what = "submitted" if made is None else made.what
+        say(f"{job.name}: {what}")
+        if not detach and what != "done":
+            try:
+                job.follow(tell=say, line=(lambda _: None) if quiet else say)
+            except KeyboardInterrupt:
+                say(
+                    f"detached: {job.name} goes on; follow it again with `eoray logs --follow "
+                    f"{job.name}`, end it with `eoray cancel {job.name}`"
+                )
+        return {"what": what, **summary(job.describe())}
+
+    run_verb(action, text=lambda r: f"{r['name']}  {r['line']}", as_json=as_json, debug=debug,
+             ends=end_of)  # fmt: skip
+
+
+def say(line: str) -> None:
+    """Tell the reader on stderr what is going on."""
+    typer.echo(line, err=True)
+
+
+def end_of(result: Result) -> Exit:
+    """The run's own exit code, once it has ended."""
+    code = result.get("exit_code")
+    return Exit.DONE if code is None else Exit(code)

@@ -1,0 +1,123 @@
+"""The ``cluster`` section: how a run is carried out on Kubernetes. It never changes results."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from eoray.config.fields import Count
+from eoray.config.section import Section
+
+NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
+"""RFC 1035 label, as Kubernetes names worker groups and namespaces."""
+
+GROUP_PATTERN = r"^[a-z]([-a-z0-9]{0,18}[a-z0-9])?$"
+"""Worker groups: short, since pods carry their name behind the run's."""
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Placement(Section):
+    """Which nodes pods may use."""
+
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels that a node must have."""
+    tolerations: tuple[dict[str, Any], ...] = ()
+    """Taints that are accepted, as Kubernetes writes them."""
+
+
+class HeadSection(Placement):
+    """The head: driver and committer. Choose nodes that are not taken away."""
+
+    cpu: Positive = 2.0
+    memory_gi: Positive = 8.0
+    """Request and limit; the driver holds the references of one wave of shards."""
+    price_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """Of a node, in any currency."""
+
+
+class WorkerGroup(Placement):
+    """Pods of one kind."""
+
+    name: Annotated[str, Field(pattern=GROUP_PATTERN)] = "readers"
+    cpu: Positive = 4.0
+    memory_gi: Positive = 16.0
+    """Request and limit, shared memory included."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs of each pod (nvidia.com/gpu)."""
+    min: Annotated[int, Field(ge=0)] = 0
+    """Pods that are kept while the run lasts."""
+    max: Count = 4
+    """Most pods at once; without autoscaling, their fixed number."""
+    idle_seconds: Count = 60
+    """A pod without work is given back after this time."""
+    price_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """Of a pod, in any currency."""
+
+    @model_validator(mode="after")
+    def _min_below_max(self) -> WorkerGroup:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} lies above max {self.max}; lower min or raise max")
+        return self
+
+
+class ClaimMount(Section):
+    """A volume claim that all pods see, for outputs that lie in no object store."""
+
+    claim: Name
+    """Name of the PersistentVolumeClaim."""
+    path: Annotated[str, Field(pattern=r"^/[^\s]*$")]
+    """Where pods see it."""
+
+
+class ClusterSection(Section):
+    """A Kubernetes cluster with the KubeRay operator."""
+
+    context: str | None = None
+    """Context of the kubeconfig; none given: the current one, or the pod's own account."""
+    namespace: Name | None = None
+    """Namespace of the run; none given: the context's."""
+    image: str | None = None
+    """Image of head and workers, best by digest (``...@sha256:...``)."""
+    ray_version: str | None = None
+    """Ray of the image; none given: that of the machine that submits."""
+    pull_secrets: tuple[Name, ...] = ()
+    """Secrets with which nodes pull the image."""
+    service_account: Name = "eoray-ray"
+    """Account of the pods; workload identity hangs on it."""
+    secrets: tuple[Name, ...] = ()
+    """Secrets of the namespace whose keys become environment, such as storage credentials."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Further environment; never a secret."""
+    claims: tuple[ClaimMount, ...] = ()
+    head: HeadSection = HeadSection()
+    workers: Annotated[tuple[WorkerGroup, ...], Field(min_length=1)] = (WorkerGroup(),)
+    autoscale: bool = True
+    """Start and end pods as there is work; needs the rights that KubeRay gives the head."""
+    deadline_minutes: Count = 720
+    """The run is ended after this time."""
+    start_minutes: Count = 30
+    """The run is ended when its pods have not started by then."""
+    keep_seconds: Annotated[int, Field(ge=0, le=60)] = 60
+    """Pods live on for this time behind the end of a run."""
+    queue: str | None = None
+    """Kueue's local queue."""
+    priority: str | None = None
+    """Kueue's priority class."""
+    history: Count = 8
+    """Ended attempts of a run that are kept in the cluster."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> ClusterSection:
+        names = [group.name for group in self.workers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two groups of workers are called {twice[0]!r}; rename one")
+        if self.queue is not None and self.autoscale:
+            raise ValueError(
+                "queue and autoscale exclude each other, because Kueue admits fixed sizes; say "
+                "autoscale: false"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""Runs on Kubernetes: RayJobs of the KubeRay operator, made, followed, ended."""

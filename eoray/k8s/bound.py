@@ -1,0 +1,59 @@
+"""What a run may use at most, before anything is created."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eoray.config import ClusterSection
+
+NODE_LINGER_MINUTES = 10
+"""Minutes that a node stays behind its last pod, by the usual autoscalers' defaults."""
+
+EXCLUDED = (
+    "not counted: waiting in a queue and starting again after preemption, storage, egress, "
+    "requests, and an operator that is down, since it alone ends the pods"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Upper bound of a run that is admitted once."""
+
+    hours: float
+    """From its start to the last node given back."""
+    pods: int
+    cpus: float
+    memory_gi: float
+    gpus: int
+    cost: float | None
+    """In the currency of the run file's prices; None where a price is missing."""
+
+    def lines(self) -> list[str]:
+        """The bound for a reader."""
+        size = f"{self.pods} pods, {self.cpus:g} CPUs, {self.memory_gi:g} GiB"
+        gpus = f", {self.gpus} GPUs" if self.gpus else ""
+        cost = "no price given" if self.cost is None else f"at most {self.cost:.2f}"
+        return [
+            f"at most {self.hours:.1f} h x {size}{gpus} if admitted once; {cost}",
+            EXCLUDED,
+        ]
+
+
+def bound_of(cluster: ClusterSection) -> Bound:
+    """Bound what a run may use by its deadline and the largest number of its pods."""
+    minutes = cluster.deadline_minutes + cluster.keep_seconds / 60 + NODE_LINGER_MINUTES
+    hours = minutes / 60
+    groups, head = cluster.workers, cluster.head
+    prices = [head.price_per_hour, *(group.price_per_hour for group in groups)]
+    counts = [1, *(group.max for group in groups)]
+    known = [p * n for p, n in zip(prices, counts, strict=True) if p is not None]
+    return Bound(
+        hours=hours,
+        pods=sum(counts),
+        cpus=head.cpu + sum(group.cpu * group.max for group in groups),
+        memory_gi=head.memory_gi + sum(group.memory_gi * group.max for group in groups),
+        gpus=sum(group.gpus * group.max for group in groups),
+        cost=hours * sum(known) if len(known) == len(counts) else None,
+    )

@@ -1,0 +1,145 @@
+"""What a cluster accepts in silence and would fail later: refused before anything is created.
+
+A dry run on the server with strict validation finds misspelt fields, but no wrong values: it takes
+negative deadlines, unknown modes, names that are too long, privileged templates. So KubeRay's own
+checks and the rules of the *restricted* Pod Security standard are repeated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from eoray.config import local_paths
+from eoray.errors import ConfigError
+from eoray.k8s.names import MAX_NAME
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from eoray.config import RunConfig
+
+_SECRET_WORDS = ("secret", "password", "passwd", "token", "private", "credential", "access_key")
+
+
+def check_run(config: RunConfig, folder: Path) -> None:
+    """Refuse a run file that cannot be carried out in pods.
+
+    Args:
+        config: The run.
+        folder: Where its relative paths start.
+
+    Raises:
+        ConfigError: With one line for each problem.
+    """
+    problems = [*_image(config), *_paths(config, folder), *_environment(config), *_gpus(config)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _image(config: RunConfig) -> Iterator[str]:
+    if config.cluster.image is None:
+        yield (
+            "cluster.image: missing; name the image of head and workers, best by digest "
+            "(registry/eoray@sha256:...)"
+        )
+
+
+def _paths(config: RunConfig, folder: Path) -> Iterator[str]:
+    roots = [claim.path.rstrip("/") + "/" for claim in config.cluster.claims]
+    for key, path in local_paths(config, folder).items():
+        if not any(f"{path}/".startswith(root) for root in roots):
+            seen = f", or below {roots[0]}" if roots else ", or add the claim to cluster.claims"
+            yield (
+                f"{key}: pods do not see {path!r} of this machine; put it where they do "
+                f"(s3://bucket/...{seen})"
+            )
+
+
+def _environment(config: RunConfig) -> Iterator[str]:
+    for name, value in config.cluster.env.items():
+        is_secret = any(word in name.lower() for word in _SECRET_WORDS)
+        if is_secret or "X-Amz-Signature" in value:
+            yield (
+                f"cluster.env.{name}: looks like a secret, and whoever may read the job would "
+                "read it; put it into a Secret of the namespace and name that in cluster.secrets"
+            )
+
+
+def _gpus(config: RunConfig) -> Iterator[str]:
+    wanted = sum(group.gpus * group.max for group in config.cluster.workers)
+    if wanted and "deadline_minutes" not in config.cluster.model_fields_set:
+        yield (
+            f"cluster.deadline_minutes: missing, but up to {wanted} GPUs are asked for; say after "
+            "how many minutes the run is ended"
+        )
+
+
+def check_rayjob(rayjob: Mapping[str, Any]) -> None:
+    """Refuse a RayJob that KubeRay, or a namespace that enforces *restricted*, would refuse.
+
+    Raises:
+        ConfigError: With one line for each problem.
+    """
+    problems = [*_job_problems(rayjob), *_pod_problems(rayjob)]
+    if problems:
+        name = rayjob["metadata"]["name"]
+        raise ConfigError("\n".join(f"RayJob {name}: {problem}" for problem in problems))
+
+
+def _job_problems(rayjob: Mapping[str, Any]) -> Iterator[str]:
+    name, spec = rayjob["metadata"]["name"], rayjob["spec"]
+    if len(name) > MAX_NAME:
+        yield f"the name has {len(name)} characters, KubeRay allows {MAX_NAME}; shorten `name`"
+    if spec.get("submissionMode") != "HTTPMode":
+        yield f"submissionMode is {spec.get('submissionMode')!r}; eoray follows 'HTTPMode' only"
+    for key in ("activeDeadlineSeconds", "preRunningDeadlineSeconds"):
+        if spec.get(key, 0) <= 0:
+            yield f"{key} is {spec.get(key)!r}; give a positive number"
+    if spec.get("ttlSecondsAfterFinished", 0) < 0 or spec.get("backoffLimit", 0) < 0:
+        yield "ttlSecondsAfterFinished and backoffLimit must not be negative"
+    if spec.get("ttlSecondsAfterFinished") and not spec.get("shutdownAfterJobFinishes"):
+        yield "ttlSecondsAfterFinished needs shutdownAfterJobFinishes: true"
+    if spec["rayClusterSpec"].get("authOptions", {}).get("mode") != "token":
+        yield "authOptions.mode is not 'token'; without it anyone who reaches the head runs code"
+    for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
+        fewest, most = group["minReplicas"], group["maxReplicas"]
+        if not 0 <= fewest <= group["replicas"] <= most:
+            count = group["replicas"]
+            yield f"group {group['groupName']}: replicas {count} not in {fewest}..{most}"
+
+
+def _pod_problems(rayjob: Mapping[str, Any]) -> Iterator[str]:
+    spec = rayjob["spec"]["rayClusterSpec"]
+    templates = {"head": spec["headGroupSpec"]["template"]}
+    templates |= {group["groupName"]: group["template"] for group in spec["workerGroupSpecs"]}
+    for name, template in templates.items():
+        yield from (f"pods of {name}: {problem}" for problem in _unrestricted(template["spec"]))
+
+
+def _unrestricted(pod: Mapping[str, Any]) -> Iterator[str]:
+    security = pod.get("securityContext", {})
+    if not security.get("runAsNonRoot") or security.get("runAsUser") == 0:
+        yield "may run as root; set runAsNonRoot"
+    if security.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
+        yield "has no seccomp profile; set RuntimeDefault"
+    shared = [key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)]
+    if shared:
+        yield f"asks for {shared[0]}"
+    if any("hostPath" in volume for volume in pod.get("volumes", ())):
+        yield "mounts a path of the node; use a claim"
+    for container in (*pod.get("initContainers", ()), *pod["containers"]):
+        yield from _unrestricted_container(container)
+
+
+def _unrestricted_container(container: Mapping[str, Any]) -> Iterator[str]:
+    security, name = container.get("securityContext", {}), container["name"]
+    if security.get("privileged") or security.get("allowPrivilegeEscalation") is not False:
+        yield f"container {name} may gain rights; set allowPrivilegeEscalation: false"
+    if "ALL" not in security.get("capabilities", {}).get("drop", ()):
+        yield f"container {name} keeps capabilities; drop ALL"
+    resources = container.get("resources", {})
+    for kind in ("requests", "limits"):
+        lacking = [what for what in ("cpu", "memory") if what not in resources.get(kind, {})]
+        if lacking:
+            yield f"container {name} has no {kind[:-1]} of {lacking[0]}; quotas refuse it"

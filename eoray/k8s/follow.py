@@ -1,0 +1,157 @@
+"""Follow an attempt: its state is the RayJob's, its log is decoration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from eoray.errors import ClusterError
+from eoray.k8s.client import Cluster
+from eoray.k8s.pods import HEAD
+from eoray.k8s.states import State, state_of
+
+_POLL_S = 2.0
+_EXPLAIN_AFTER_S = 10.0
+"""A run that has not started by then is explained."""
+
+
+class WaitTimeoutError(ClusterError, TimeoutError):
+    """The run has not ended within the time that the caller gave."""
+
+    kind = "timeout"
+
+
+def wait_for_end(
+    cluster: Cluster,
+    name: str,
+    *,
+    timeout_s: float | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+    on_poll: Callable[[dict[str, Any]], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
+    wait: Callable[[float], None] = time.sleep,
+) -> State:
+    """Wait until an attempt has ended.
+
+    Args:
+        cluster: Where it is.
+        name: Of the RayJob.
+        timeout_s: Give up waiting after this time; the run goes on.
+        tell: Called with each new state, and with why nothing starts.
+        on_poll: Called with the RayJob each time it was looked at.
+        clock: Seconds.
+        wait: Called with seconds between questions.
+
+    Raises:
+        WaitTimeoutError: It has not ended by then.
+        ClusterError: It is gone.
+    """
+    begun, told = clock(), ""
+    while True:
+        rayjob = cluster.rayjob(name)
+        if rayjob is None:
+            raise ClusterError(f"attempt {name!r} is gone: somebody deleted it")
+        state = state_of(rayjob)
+        on_poll(rayjob)
+        line = describe(state)
+        if state.word in ("pending", "queued", "invalid") and clock() - begun > _EXPLAIN_AFTER_S:
+            line = "; ".join([line, *explain(cluster, rayjob)])
+        if line != told:
+            tell(line)
+            told = line
+        if state.is_finished:
+            return state
+        if timeout_s is not None and clock() - begun >= timeout_s:
+            raise WaitTimeoutError(
+                f"attempt {name!r} is {state.word} after {timeout_s:g} s; it goes on: "
+                f"`eoray wait {name}` waits again"
+            )
+        wait(_POLL_S)
+
+
+def describe(state: State) -> str:
+    """A state in one line."""
+    return ": ".join(part for part in (state.word, state.reason, state.message) if part)
+
+
+def explain(cluster: Cluster, rayjob: Mapping[str, Any]) -> list[str]:
+    """Why an attempt does not start: events of RayJob and RayCluster, and its pods' conditions."""
+    name = rayjob["metadata"]["name"]
+    ray_cluster = (rayjob.get("status") or {}).get("rayClusterName", "")
+    found = _warnings(cluster, "RayJob", name)
+    if ray_cluster:
+        found += _warnings(cluster, "RayCluster", ray_cluster)
+        for pod in cluster.pods(f"ray.io/cluster={ray_cluster}"):
+            found += _of_pod(pod)
+    return list(dict.fromkeys(found))
+
+
+def _warnings(cluster: Cluster, kind: str, name: str) -> list[str]:
+    events = [event for event in cluster.events(kind, name) if event.get("type") == "Warning"]
+    return [f"{event.get('reason')}: {_short(event.get('message'))}" for event in events[-2:]]
+
+
+def _of_pod(pod: Mapping[str, Any]) -> Iterator[str]:
+    status, name = pod.get("status", {}), pod["metadata"]["name"]
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            yield f"pod {name} waits for a node: {_short(condition.get('message'))}"
+    containers = [
+        *(status.get("initContainerStatuses") or ()),
+        *(status.get("containerStatuses") or ()),
+    ]
+    for container in containers:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            yield f"pod {name}: {waiting['reason']}: {_short(waiting.get('message'))}"
+
+
+def _short(message: Any) -> str:
+    return " ".join(str(message or "").split())[:200]
+
+
+class HeadLog:
+    """Lines of an attempt's head, read piece by piece, each once.
+
+    Nothing is concluded from the end of a log: a pod that vanished, or a server that restarts,
+    only means that there are no lines now.
+    """
+
+    def __init__(self, cluster: Cluster, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start before the first line."""
+        self._cluster, self._clock = cluster, clock
+        self._asked: float | None = None
+        self._last = ""
+        self._seen: set[str] = set()
+
+    def read(self, rayjob: Mapping[str, Any]) -> Iterator[str]:
+        """Lines that are new since the last call."""
+        name = (rayjob.get("status") or {}).get("rayClusterName", "")
+        if not name:
+            return
+        selector = f"ray.io/cluster={name},ray.io/node-type=head"
+        for pod in self._cluster.pods(selector):
+            text = self._ask(pod["metadata"]["name"])
+            yield from self._new(text)
+
+    def _ask(self, pod: str) -> str:
+        now = self._clock()
+        # a little more than what has passed: clocks differ, and lines are told apart by their time
+        since = None if self._asked is None else int(now - self._asked) + 10
+        try:
+            text = self._cluster.pod_log(pod, HEAD, since)
+        except ClusterError:
+            return ""
+        self._asked = now
+        return text
+
+    def _new(self, text: str) -> Iterator[str]:
+        for line in text.splitlines():
+            stamp, _, said = line.partition(" ")
+            if stamp < self._last or line in self._seen:
+                continue
+            if stamp > self._last:
+                self._last, self._seen = stamp, set()
+            self._seen.add(line)
+            yield said

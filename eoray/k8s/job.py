@@ -1,0 +1,184 @@
+"""A submitted run as an object: ask it, follow it, end it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eoray.errors import ClusterError
+from eoray.k8s.client import Cluster, connect
+from eoray.k8s.end import cancel_attempt, delete_attempt
+from eoray.k8s.follow import HeadLog, describe, explain, wait_for_end
+from eoray.k8s.names import ATTEMPT, NAME, PART_OF, RUN
+from eoray.k8s.states import State, state_of
+from eoray.k8s.submit import Submission, find_attempt, submit_run
+
+if TYPE_CHECKING:
+    from eoray.config import ClusterSection
+
+_LOG_POLL_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An attempt of a run on a cluster."""
+
+    cluster: Cluster
+    name: str
+    """Of the RayJob."""
+    submission: Submission | None = None
+    """What became of the submission that this object comes from."""
+
+    def status(self) -> State:
+        """Its state now."""
+        return state_of(self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """The RayJob object.
+
+        Raises:
+            ClusterError: It is gone.
+        """
+        found = self.cluster.rayjob(self.name)
+        if found is None:
+            raise ClusterError(
+                f"attempt {self.name!r} is gone from namespace {self.cluster.namespace!r}"
+            )
+        return found
+
+    def explain(self) -> list[str]:
+        """Why it does not start, as far as the cluster tells."""
+        return explain(self.cluster, self.describe())
+
+    def wait(
+        self, timeout: float | None = None, *, tell: Callable[[str], None] = lambda _: None
+    ) -> State:
+        """Wait until it has ended.
+
+        Args:
+            timeout: Seconds; the run goes on when they have passed.
+            tell: Called with each new state.
+
+        Raises:
+            WaitTimeoutError: It has not ended by then.
+        """
+        return wait_for_end(self.cluster, self.name, timeout_s=timeout, tell=tell)
+
+    def logs(self, *, follow: bool = False) -> Iterator[str]:
+        """Lines of the head: what it has said, or, following, until the attempt has ended."""
+        log = HeadLog(self.cluster)
+        while True:
+            rayjob = self.describe()
+            yield from log.read(rayjob)
+            if not follow or state_of(rayjob).is_finished:
+                return
+            time.sleep(_LOG_POLL_S)
+
+    def follow(
+        self,
+        *,
+        timeout: float | None = None,
+        tell: Callable[[str], None],
+        line: Callable[[str], None],
+    ) -> State:
+        """Wait as :meth:`wait` does, and hand on the lines of the head's log meanwhile."""
+        log = HeadLog(self.cluster)
+
+        def read(rayjob: dict[str, Any]) -> None:
+            for said in log.read(rayjob):
+                line(said)
+
+        return wait_for_end(self.cluster, self.name, timeout_s=timeout, tell=tell, on_poll=read)
+
+    def cancel(self) -> State:
+        """End it; what is committed stays, and so does what is known of it."""
+        return cancel_attempt(self.cluster, self.describe())
+
+    def delete(self) -> bool:
+        """Delete it and its pods; False where it was gone already."""
+        return delete_attempt(self.cluster, self.name)
+
+
+def submit(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    stages: Sequence[str] = (),
+    again: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Job:
+    """Submit a run file to the cluster that its section ``cluster`` names.
+
+    Submitting again attaches to what runs, says what is done, or begins the next attempt.
+
+    Args:
+        path: The run file.
+        overrides: Dotted settings, such as ``cluster.namespace=maps``.
+        stages: Some of its stages; () for all.
+        again: Begin another attempt though one succeeded.
+        tell: Called with what is going on.
+
+    Raises:
+        ConfigError: The run file cannot be used, or not by pods; nothing was created.
+        ClusterError: The cluster cannot be reached or refuses.
+    """
+    from eoray.config import load_config
+
+    config = load_config(path, overrides)
+    cluster = connect(config.cluster)
+    folder = Path(path).resolve().parent
+    made = submit_run(cluster, config, folder, stages=stages, again=again, tell=tell)
+    return Job(cluster, made.name, made)
+
+
+def find_job(section: ClusterSection, name: str) -> Job:
+    """The attempt that a user means by its name, by its run's key or name.
+
+    Raises:
+        ClusterError: There is none.
+    """
+    cluster = connect(section)
+    return Job(cluster, find_attempt(cluster, name)["metadata"]["name"])
+
+
+def list_jobs(section: ClusterSection) -> list[dict[str, Any]]:
+    """All attempts in a namespace, oldest first, as plain values.
+
+    Returns:
+        ``name, run, key, attempt, state, reason, created`` of each.
+    """
+    found = connect(section).rayjobs(f"{PART_OF}=eoray")
+    return [_row(rayjob) for rayjob in found]
+
+
+def summary(rayjob: dict[str, Any]) -> dict[str, Any]:
+    """An attempt as plain values."""
+    state = state_of(rayjob)
+    status = rayjob.get("status") or {}
+    return {
+        **_row(rayjob),
+        "finished": state.is_finished,
+        "exit_code": state.exit_code if state.is_finished else None,
+        "message": state.message,
+        "line": describe(state),
+        "ray_cluster": status.get("rayClusterName", ""),
+        "started": status.get("startTime", ""),
+        "ended": status.get("endTime", ""),
+    }
+
+
+def _row(rayjob: dict[str, Any]) -> dict[str, Any]:
+    metadata, state = rayjob["metadata"], state_of(rayjob)
+    labels = metadata.get("labels", {})
+    return {
+        "name": metadata["name"],
+        "run": labels.get(NAME, ""),
+        "key": labels.get(RUN, ""),
+        "attempt": int(labels.get(ATTEMPT, 0)),
+        "state": state.word,
+        "reason": state.reason,
+        "created": metadata.get("creationTimestamp", ""),
+    }

@@ -1,0 +1,191 @@
+"""The objects of an attempt: a RayJob, and the ConfigMap with its run file that it owns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from eoray.errors import ConfigError
+from eoray.k8s.names import ATTEMPT, NAME, PART_OF, RUN, SCHEDULE, attempt_name
+from eoray.k8s.pods import (
+    CONTAINER_SECURITY,
+    RUN_FOLDER,
+    head_template,
+    start_parameters,
+    worker_template,
+)
+
+if TYPE_CHECKING:
+    from eoray.config import ClusterSection, RunConfig, WorkerGroup
+
+API_VERSION = "ray.io/v1"
+
+_OWN_DEADLINE_S = 60
+"""The driver ends by itself this long before KubeRay would cut it off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One submission of a run."""
+
+    key: str
+    number: int
+    config: RunConfig
+    """Every path in it is one that pods see."""
+    stages: tuple[str, ...] = ()
+    schedule: str | None = None
+    ray_version: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the RayJob and of its ConfigMap."""
+        return attempt_name(self.key, self.number)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """On the RayJob, the ConfigMap and all pods."""
+        labels = {
+            PART_OF: "eoray",
+            NAME: self.config.name,
+            RUN: self.key,
+            ATTEMPT: str(self.number),
+        }
+        return labels if self.schedule is None else {**labels, SCHEDULE: self.schedule}
+
+
+def build_rayjob(attempt: Attempt, namespace: str) -> dict[str, Any]:
+    """The RayJob of an attempt.
+
+    The operator asks the head over HTTP: the other modes take the end of a log stream for the end
+    of the job. Attempts are ours to count, so it tries nothing again by itself.
+    """
+    cluster = attempt.config.cluster
+    metadata: dict[str, Any] = {
+        "name": attempt.name,
+        "namespace": namespace,
+        "labels": {**attempt.labels, **_queue_labels(cluster)},
+    }
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "RayJob",
+        "metadata": metadata,
+        "spec": {
+            "submissionMode": "HTTPMode",
+            "entrypoint": entrypoint(attempt.stages),
+            "shutdownAfterJobFinishes": True,
+            "ttlSecondsAfterFinished": cluster.keep_seconds,
+            "activeDeadlineSeconds": cluster.deadline_minutes * 60,
+            "preRunningDeadlineSeconds": cluster.start_minutes * 60,
+            "backoffLimit": 0,
+            "rayClusterSpec": _ray_cluster(attempt),
+        },
+    }
+
+
+def build_config_map(attempt: Attempt, rayjob: Mapping[str, Any]) -> dict[str, Any]:
+    """The run file of an attempt, collected with the RayJob that owns it."""
+    from eoray.config import dump_config
+
+    metadata = rayjob["metadata"]
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": attempt.name,
+            "namespace": metadata["namespace"],
+            "labels": attempt.labels,
+            # without blockOwnerDeletion, which some clusters allow to few
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": "RayJob",
+                    "name": attempt.name,
+                    "uid": metadata["uid"],
+                }
+            ],
+        },
+        "immutable": True,
+        "data": {"run.yaml": dump_config(attempt.config)},
+    }
+
+
+def entrypoint(stages: Sequence[str]) -> str:
+    """The driver's command; a shell on the head reads it, so nothing of the user's is in it."""
+    from eoray.config import STAGES
+
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown:
+        raise ConfigError(f"stage {unknown[0]!r} is unknown; stages are {', '.join(STAGES)}")
+    words = ["eoray", "run", f"{RUN_FOLDER}/run.yaml", "--address", "auto", "--json"]
+    return " ".join([*words, *(f"--stage {stage}" for stage in stages)])
+
+
+def _queue_labels(cluster: ClusterSection) -> dict[str, str]:
+    if cluster.queue is None:
+        return {}
+    labels = {"kueue.x-k8s.io/queue-name": cluster.queue}
+    if cluster.priority is not None:
+        labels["kueue.x-k8s.io/priority-class"] = cluster.priority
+    return labels
+
+
+def _ray_cluster(attempt: Attempt) -> dict[str, Any]:
+    cluster, labels = attempt.config.cluster, attempt.labels
+    env = _environment(attempt)
+    head_env = {
+        **env,
+        "EORAY_ATTEMPT": attempt.name,
+        "EORAY_DEADLINE_S": str(cluster.deadline_minutes * 60 - _OWN_DEADLINE_S),
+        # the container's own standard output: what `kubectl logs` and log collectors read
+        "EORAY_LOG_COPY": "/proc/1/fd/1",
+    }
+    spec: dict[str, Any] = {
+        "rayVersion": attempt.ray_version,
+        # without the mode KubeRay leaves the cluster open
+        "authOptions": {"mode": "token"},
+        "headGroupSpec": {
+            "rayStartParams": start_parameters(cluster.head),
+            "template": head_template(cluster, attempt.name, labels, head_env),
+        },
+        "workerGroupSpecs": [
+            _worker_group(attempt, group, env) for group in attempt.config.cluster.workers
+        ],
+    }
+    if cluster.autoscale:
+        spec["enableInTreeAutoscaling"] = True
+        spec["autoscalerOptions"] = {
+            "version": "v2",
+            "securityContext": CONTAINER_SECURITY,
+            "resources": {
+                "requests": {"cpu": "200m", "memory": "512Mi"},
+                "limits": {"cpu": "500m", "memory": "1Gi"},
+            },
+        }
+    return spec
+
+
+def _worker_group(attempt: Attempt, group: WorkerGroup, env: Mapping[str, str]) -> dict[str, Any]:
+    cluster = attempt.config.cluster
+    fewest = group.min if cluster.autoscale else group.max
+    described = {
+        "groupName": group.name,
+        "replicas": fewest,
+        "minReplicas": fewest,
+        "maxReplicas": group.max,
+        "rayStartParams": start_parameters(group),
+        "template": worker_template(cluster, group, attempt.name, attempt.labels, env),
+    }
+    if cluster.autoscale:
+        described["idleTimeoutSeconds"] = group.idle_seconds
+    return described
+
+
+def _environment(attempt: Attempt) -> dict[str, str]:
+    return {
+        "HOME": "/home/ray",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # a torch that has to come from a cold disk needs longer than Ray's 30 s
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+        **attempt.config.cluster.env,
+    }

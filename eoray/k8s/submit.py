@@ -1,0 +1,214 @@
+"""Submit a run: attach to what runs, say what is done, or begin the next attempt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from eoray.config import resolve_path
+from eoray.errors import ClusterError, ConfigError, ConflictError
+from eoray.k8s.checks import check_rayjob, check_run
+from eoray.k8s.client import AlreadyExistsError, Cluster
+from eoray.k8s.names import ATTEMPT, RUN, run_key
+from eoray.k8s.rayjob import Attempt, build_config_map, build_rayjob
+from eoray.k8s.states import State, state_of
+
+if TYPE_CHECKING:
+    from eoray.config import RunConfig
+
+_PODS_END_S = 180.0
+"""An earlier attempt's pods get this long to end: two drivers must not meet in one store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What became of a submission."""
+
+    name: str
+    """The RayJob that stands for the run now."""
+    key: str
+    what: Literal["created", "attached", "done"]
+    state: State
+
+
+def submit_run(
+    cluster: Cluster,
+    config: RunConfig,
+    folder: Path,
+    *,
+    stages: Sequence[str] = (),
+    schedule: str | None = None,
+    again: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+    wait: Callable[[float], None] = time.sleep,
+) -> Submission:
+    """Submit a run; nothing is created unless everything that can be checked is right.
+
+    Args:
+        cluster: Where to.
+        config: The run.
+        folder: Where its relative paths start.
+        stages: Some of its stages; () for all.
+        schedule: The schedule that it belongs to.
+        again: Begin another attempt though one succeeded.
+        tell: Called with what is going on.
+        wait: Called with seconds between questions.
+
+    Raises:
+        ConfigError: The run file cannot be carried out in pods.
+        ConflictError: Pods of an earlier attempt do not end.
+        ClusterError: The cluster cannot be reached, refuses, or has no KubeRay.
+    """
+    attempt = plan_attempt(config, folder, stages=stages, schedule=schedule)
+    earlier = cluster.rayjobs(f"{RUN}={attempt.key}")
+    if earlier:
+        latest = max(earlier, key=_number)
+        state = state_of(latest)
+        if not state.is_finished or (state.word == "succeeded" and not again):
+            what: Literal["attached", "done"] = "done" if state.is_finished else "attached"
+            _complete(cluster, replace(attempt, number=_number(latest)), latest, state)
+            return Submission(latest["metadata"]["name"], attempt.key, what, state)
+        _wait_for_pods(cluster, attempt.key, tell, wait)
+        attempt = replace(attempt, number=_number(latest) + 1)
+    rayjob = build_rayjob(attempt, cluster.namespace)
+    check_rayjob(rayjob)
+    cluster.create_rayjob(rayjob, dry_run=True)
+    return _create(cluster, attempt, rayjob)
+
+
+def plan_attempt(
+    config: RunConfig,
+    folder: Path,
+    *,
+    stages: Sequence[str] = (),
+    schedule: str | None = None,
+) -> Attempt:
+    """The first attempt of a run, checked, with every path as pods see it.
+
+    Raises:
+        ConfigError: The run file cannot be carried out in pods.
+    """
+    check_run(config, folder)
+    resolved = _with_paths(config, folder)
+    ray = config.cluster.ray_version or _own_ray()
+    key = run_key(resolved, config.cluster.image or "", stages)
+    return Attempt(key, 1, resolved, tuple(stages), schedule, ray)
+
+
+def prune_history(cluster: Cluster, key: str, keep: int) -> list[str]:
+    """Delete the oldest ended attempts of a run beyond a number; their records stay.
+
+    Returns:
+        Names of the deleted ones.
+    """
+    ended = [job for job in cluster.rayjobs(f"{RUN}={key}") if state_of(job).is_finished]
+    surplus = sorted(ended, key=_number)[: max(0, len(ended) - keep)]
+    names = [job["metadata"]["name"] for job in surplus]
+    return [name for name in names if cluster.delete_rayjob(name)]
+
+
+def _create(cluster: Cluster, attempt: Attempt, rayjob: dict[str, Any]) -> Submission:
+    """RayJob first, then the ConfigMap that it owns: pods wait for it, nothing is left behind."""
+    try:
+        made = cluster.create_rayjob(rayjob)
+    except AlreadyExistsError:
+        there = cluster.rayjob(attempt.name)
+        if there is None:
+            raise
+        state = state_of(there)
+        _complete(cluster, attempt, there, state)
+        return Submission(attempt.name, attempt.key, "attached", state)
+    _add_run_file(cluster, attempt, made)
+    prune_history(cluster, attempt.key, attempt.config.cluster.history)
+    return Submission(attempt.name, attempt.key, "created", state_of(made))
+
+
+def _complete(cluster: Cluster, attempt: Attempt, rayjob: Mapping[str, Any], state: State) -> None:
+    """Make the run file that a submitter which died left out."""
+    if not state.is_finished and not cluster.has_config_map(attempt.name):
+        _add_run_file(cluster, attempt, rayjob)
+
+
+def _add_run_file(cluster: Cluster, attempt: Attempt, rayjob: Mapping[str, Any]) -> None:
+    try:
+        cluster.create_config_map(build_config_map(attempt, rayjob))
+    except AlreadyExistsError:
+        return  # another submitter of the same attempt was faster
+
+
+def _wait_for_pods(
+    cluster: Cluster, key: str, tell: Callable[[str], None], wait: Callable[[float], None]
+) -> None:
+    waited = 0.0
+    while pods := [p for p in cluster.pods(f"{RUN}={key}") if not _is_over(p)]:
+        names = ", ".join(pod["metadata"]["name"] for pod in pods[:3])
+        if waited >= _PODS_END_S:
+            raise ConflictError(
+                f"pods of an earlier attempt of run {key!r} still live ({names}); wait for their "
+                f"end, or end them with `eoray cancel {key}`"
+            )
+        if waited == 0.0:
+            tell(f"waiting for the pods of the earlier attempt to end: {names}")
+        wait(3.0)
+        waited += 3.0
+
+
+def _is_over(pod: Mapping[str, Any]) -> bool:
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _number(rayjob: Mapping[str, Any]) -> int:
+    return int(rayjob["metadata"]["labels"][ATTEMPT])
+
+
+def _own_ray() -> str:
+    try:
+        return version("ray")
+    except PackageNotFoundError as error:
+        raise ConfigError(
+            "cluster.ray_version: missing, and no Ray is installed here to take it from; write "
+            "the version of Ray in the image"
+        ) from error
+
+
+def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
+    """The run file with absolute paths: in a pod it lies in another folder."""
+
+    def seen(path: Any) -> Any:
+        return resolve_path(path, folder) if isinstance(path, str) else path
+
+    source = config.source.model_copy(update={"catalog": seen(config.source.catalog)})
+    return config.model_copy(
+        update={
+            "aoi": seen(config.aoi),
+            "source": source,
+            "store": seen(config.store),
+            "fit": config.fit.model_copy(update={"labels": seen(config.fit.labels)}),
+            "predict": config.predict.model_copy(update={"model": seen(config.predict.model)}),
+            "assess": config.assess.model_copy(update={"reference": seen(config.assess.reference)}),
+        }
+    )
+
+
+def find_attempt(cluster: Cluster, name: str) -> dict[str, Any]:
+    """The RayJob that a user means: an attempt, or the latest one of a run by key or name.
+
+    Raises:
+        ClusterError: There is none.
+    """
+    from eoray.k8s.names import NAME
+
+    exact = cluster.rayjob(name)
+    if exact is not None:
+        return exact
+    for label in (RUN, NAME):
+        found = cluster.rayjobs(f"{label}={name}")
+        if found:
+            return max(found, key=lambda j: (j["metadata"]["creationTimestamp"], _number(j)))
+    raise ClusterError(
+        f"no run or attempt {name!r} in namespace {cluster.namespace!r}; `eoray list` shows them"
+    )

@@ -1,0 +1,199 @@
+"""The RayJob that a run file becomes."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eoray.config import RunConfig, parse_config
+from eoray.errors import ConfigError
+from eoray.k8s.checks import check_rayjob, check_run
+from eoray.k8s.rayjob import build_config_map, build_rayjob, entrypoint
+from eoray.k8s.submit import plan_attempt
+from tests.k8s.crds import problems
+
+GPU = "cluster.workers=[{name: gpu, gpus: 1, max: 2, cpu: 8, memory_gi: 32}]"
+
+
+def built(config: RunConfig, **how: Any) -> dict[str, Any]:
+    return build_rayjob(plan_attempt(config, Path("/nowhere"), **how), "maps")
+
+
+def pods(rayjob: dict[str, Any]) -> list[dict[str, Any]]:
+    spec = rayjob["spec"]["rayClusterSpec"]
+    groups = [group["template"]["spec"] for group in spec["workerGroupSpecs"]]
+    return [spec["headGroupSpec"]["template"]["spec"], *groups]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("cluster.autoscale=false", "cluster.queue=main", "cluster.priority=low"),
+        (GPU, "cluster.deadline_minutes=60", "cluster.secrets=[s3]", "cluster.env={A: b}"),
+        ("cluster.claims=[{claim: outputs, path: /data}]", "cluster.pull_secrets=[pull]"),
+    ],
+)
+def test_strict_schema_of_kuberay_takes_the_rayjob(read_config: Any, overrides: Any) -> None:
+    rayjob = built(read_config(*overrides))
+    assert problems(rayjob, "rayjobs") == []
+    check_rayjob(rayjob)
+
+
+def test_schema_of_the_tests_finds_a_misspelt_field(config: RunConfig) -> None:
+    rayjob = built(config)
+    rayjob["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containrs"] = []
+    assert any("containrs" in problem for problem in problems(rayjob, "rayjobs"))
+
+
+def test_job_ends_by_itself_and_leaves_attempts_to_us(read_config: Any) -> None:
+    spec = built(read_config("cluster.deadline_minutes=90"))["spec"]
+    assert spec["submissionMode"] == "HTTPMode"
+    assert spec["backoffLimit"] == 0
+    assert spec["shutdownAfterJobFinishes"] is True
+    assert spec["activeDeadlineSeconds"] == 5400
+    assert 0 < spec["ttlSecondsAfterFinished"] <= 60
+
+
+def test_ray_asks_for_a_token(config: RunConfig) -> None:
+    cluster = built(config)["spec"]["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster["rayVersion"] == "2.60.0"
+
+
+def test_nothing_runs_on_the_head_and_its_node_is_kept(config: RunConfig) -> None:
+    head = built(config)["spec"]["rayClusterSpec"]["headGroupSpec"]
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    annotations = head["template"]["metadata"]["annotations"]
+    assert annotations["karpenter.sh/do-not-disrupt"] == "true"
+    seconds = {t["key"]: t["tolerationSeconds"] for t in head["template"]["spec"]["tolerations"]}
+    assert seconds == {"node.kubernetes.io/not-ready": 30, "node.kubernetes.io/unreachable": 30}
+
+
+def test_driver_ends_before_kuberay_cuts_it_off_and_logs_to_the_container(
+    read_config: Any,
+) -> None:
+    rayjob = built(read_config("cluster.deadline_minutes=90"))
+    env = {e["name"]: e["value"] for e in pods(rayjob)[0]["containers"][0]["env"]}
+    assert env["EORAY_DEADLINE_S"] == "5340"
+    assert env["EORAY_ATTEMPT"] == rayjob["metadata"]["name"]
+    assert env["EORAY_LOG_COPY"] == "/proc/1/fd/1"
+
+
+def test_shared_memory_is_part_of_the_memory_of_a_pod(config: RunConfig) -> None:
+    worker = pods(built(config))[1]
+    shared = next(v for v in worker["volumes"] if v["name"] == "shared-mem")["emptyDir"]
+    limit = worker["containers"][0]["resources"]["limits"]["memory"]
+    assert limit == "16384Mi"
+    assert 0 < int(shared["sizeLimit"]) < 16384 << 20
+
+
+def test_groups_start_empty_with_autoscaling_and_whole_without(read_config: Any) -> None:
+    group = built(read_config(GPU, "cluster.deadline_minutes=60"))
+    (gpu,) = group["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert (gpu["minReplicas"], gpu["replicas"], gpu["maxReplicas"]) == (0, 0, 2)
+    fixed = built(read_config(GPU, "cluster.deadline_minutes=60", "cluster.autoscale=false"))
+    (gpu,) = fixed["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert (gpu["minReplicas"], gpu["replicas"], gpu["maxReplicas"]) == (2, 2, 2)
+    assert "enableInTreeAutoscaling" not in fixed["spec"]["rayClusterSpec"]
+
+
+def test_only_an_autoscaling_head_holds_a_token_of_the_api(read_config: Any) -> None:
+    head, worker = pods(built(read_config()))
+    assert head["automountServiceAccountToken"] is True
+    assert worker["automountServiceAccountToken"] is False
+    assert (
+        pods(built(read_config("cluster.autoscale=false")))[0]["automountServiceAccountToken"]
+        is False
+    )
+
+
+def test_gpus_are_limits_with_a_toleration(read_config: Any) -> None:
+    worker = pods(built(read_config(GPU, "cluster.deadline_minutes=60")))[1]
+    assert worker["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert worker["tolerations"][0]["key"] == "nvidia.com/gpu"
+
+
+def test_queue_is_a_label(read_config: Any) -> None:
+    rayjob = built(read_config("cluster.autoscale=false", "cluster.queue=main"))
+    assert rayjob["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "main"
+    assert "suspend" not in rayjob["spec"]
+
+
+def test_run_file_travels_in_an_owned_immutable_map_and_loads_to_the_same_run(
+    config: RunConfig,
+) -> None:
+    attempt = plan_attempt(config, Path("/nowhere"))
+    rayjob = build_rayjob(attempt, "maps")
+    rayjob["metadata"]["uid"] = "u1"
+    body = build_config_map(attempt, rayjob)
+    assert body["immutable"] is True
+    (owner,) = body["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["uid"]) == ("RayJob", "u1")
+    assert "blockOwnerDeletion" not in owner
+    assert parse_config(body["data"]["run.yaml"]) == config
+
+
+def test_relative_path_below_a_claim_is_sent_as_pods_see_it(read_config: Any) -> None:
+    config = read_config("cluster.claims=[{claim: data, path: /data}]", "store=out")
+    attempt = plan_attempt(config, Path("/data/runs"))
+    assert attempt.config.store == "/data/runs/out"
+
+
+def test_entrypoint_is_ours_alone() -> None:
+    assert entrypoint(["cube"]) == (
+        "eoray run /etc/eoray/run.yaml --address auto --json --stage cube"
+    )
+    with pytest.raises(ConfigError, match="stage 'cube; rm' is unknown"):
+        entrypoint(["cube; rm"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("cluster={}", "cluster.image: missing"),
+        ("store=out", r"store: pods do not see '.*/out' of this machine; .*s3://bucket"),
+        ("cluster.env={AWS_SECRET_ACCESS_KEY: x}", "env.AWS_SECRET_ACCESS_KEY: looks like a secr"),
+        (GPU, "deadline_minutes: missing, but up to 2 GPUs are asked for"),
+    ],
+)
+def test_run_file_that_pods_cannot_carry_out_is_refused(
+    read_config: Any, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_run(read_config(override), Path("/home/ann"))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("metadata.name", "a" * 60, "the name has 60 characters, KubeRay allows 47"),
+        ("spec.submissionMode", "HttpMode", "submissionMode is 'HttpMode'"),
+        ("spec.activeDeadlineSeconds", -1, "activeDeadlineSeconds is -1"),
+        ("spec.backoffLimit", -1, "must not be negative"),
+        ("spec.shutdownAfterJobFinishes", False, "needs shutdownAfterJobFinishes: true"),
+        ("spec.rayClusterSpec.authOptions", {}, "authOptions.mode is not 'token'"),
+        ("head.hostNetwork", True, "pods of head: asks for hostNetwork"),
+        ("head.securityContext", {}, "pods of head: may run as root"),
+        ("head.containers.0.securityContext", {"privileged": True}, "may gain rights"),
+        ("head.containers.0.resources", {}, "has no request of cpu"),
+        ("head.volumes.0", {"name": "x", "hostPath": {"path": "/"}}, "mounts a path of the node"),
+    ],
+)
+def test_value_that_the_server_accepts_in_silence_is_refused(
+    config: RunConfig, path: str, value: Any, message: str
+) -> None:
+    rayjob = copy.deepcopy(built(config))
+    _set(rayjob, path.replace("head.", "spec.rayClusterSpec.headGroupSpec.template.spec."), value)
+    with pytest.raises(ConfigError, match=message):
+        check_rayjob(rayjob)
+
+
+def _set(body: Any, path: str, value: Any) -> None:
+    *way, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    for part in way:
+        body = body[part]
+    body[last] = value

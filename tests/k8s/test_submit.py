@@ -1,0 +1,203 @@
+"""Submitting: attach, say done, next attempt; and what is never created."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eoray.config import RunConfig
+from eoray.errors import ClusterError, ConfigError, ConflictError
+from eoray.k8s.client import Cluster, RefusedError
+from eoray.k8s.names import CANCELLED, RUN
+from eoray.k8s.states import DEPLOYMENT, JOB, resolve_word
+from eoray.k8s.submit import find_attempt, plan_attempt, prune_history, submit_run
+from tests.k8s.fake_api import FakeApi
+
+
+@pytest.fixture
+def first(cluster: Cluster, config: RunConfig, folder: Path) -> str:
+    """Name of the first attempt, created."""
+    made = submit_run(cluster, config, folder)
+    assert made.what == "created"
+    return made.name
+
+
+def test_rayjob_is_tried_dry_then_created_then_its_run_file(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path
+) -> None:
+    made = submit_run(cluster, config, folder)
+    assert made.name == f"{made.key}-1"
+    posts = [path for method, path in api.requests if method == "POST"]
+    assert ["dryRun=All" in path for path in posts] == [True, False, False]
+    assert all("fieldValidation=Strict" in path for path in posts)
+    assert api.written() == ["POST rayjobs", "POST configmaps"]
+    (owner,) = api.objects["configmaps", "maps", made.name]["metadata"]["ownerReferences"]
+    assert owner["uid"] == api.objects["rayjobs", "maps", made.name]["metadata"]["uid"]
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENT)
+@pytest.mark.parametrize("job", JOB)
+def test_submitting_again_attaches_says_done_or_begins_the_next_attempt(
+    api: FakeApi,
+    cluster: Cluster,
+    config: RunConfig,
+    folder: Path,
+    first: str,
+    deployment: str,
+    job: str,
+) -> None:
+    api.set_status(first, jobDeploymentStatus=deployment, jobStatus=job)
+    word = resolve_word(deployment, job, is_cancelled=False, is_deleted=False)
+    again = submit_run(cluster, config, folder)
+    expected = {
+        "succeeded": "done",
+        "failed": "created",
+        "stopped": "created",
+        "invalid": "created",
+    }
+    assert again.what == expected.get(word, "attached")
+    assert again.name == (first if again.what != "created" else first[:-1] + "2")
+
+
+def test_cancelled_run_begins_the_next_attempt(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, first: str
+) -> None:
+    api.set_status(first, jobDeploymentStatus="Suspended")
+    api.objects["rayjobs", "maps", first]["metadata"]["annotations"] = {CANCELLED: "now ann"}
+    assert submit_run(cluster, config, folder).what == "created"
+
+
+def test_again_runs_what_is_done_once_more(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, first: str
+) -> None:
+    api.set_status(first, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    assert submit_run(cluster, config, folder, again=True).name.endswith("-2")
+
+
+def test_two_submitters_of_one_attempt_meet_in_it(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, monkeypatch: Any
+) -> None:
+    plain = cluster.create_rayjob
+
+    def slower(body: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        if not dry_run:  # the other one, between our look and our creation
+            api.put("rayjobs", dict(body))
+        return plain(body, dry_run=dry_run)
+
+    monkeypatch.setattr(cluster, "create_rayjob", slower)
+    met = submit_run(cluster, config, folder)
+    assert met.what == "attached"
+    assert api.names("rayjobs") == [met.name]
+    assert api.names("configmaps") == [met.name]
+
+
+def test_run_file_that_a_dead_submitter_left_out_is_made(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, first: str
+) -> None:
+    del api.objects["configmaps", "maps", first]
+    assert submit_run(cluster, config, folder).what == "attached"
+    assert api.names("configmaps") == [first]
+
+
+def test_next_attempt_waits_until_no_pod_of_the_earlier_lives(
+    api: FakeApi,
+    cluster: Cluster,
+    config: RunConfig,
+    folder: Path,
+    first: str,
+) -> None:
+    key = first[:-2]
+    api.set_status(first, jobDeploymentStatus="Failed", reason="DeadlineExceeded")
+    labels = {RUN: key}
+    api.put(
+        "pods", {"metadata": {"name": "head", "labels": labels}, "status": {"phase": "Running"}}
+    )
+    told: list[str] = []
+    waits: list[float] = []
+
+    def pass_time(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            api.objects["pods", "maps", "head"]["status"]["phase"] = "Succeeded"
+
+    made = submit_run(cluster, config, folder, tell=told.append, wait=pass_time)
+    assert made.what == "created"
+    assert len(waits) == 3
+    assert told == ["waiting for the pods of the earlier attempt to end: head"]
+
+
+def test_pods_that_do_not_end_stop_the_next_attempt(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, first: str
+) -> None:
+    api.set_status(first, jobDeploymentStatus="Failed")
+    labels = {RUN: first[:-2]}
+    api.put(
+        "pods", {"metadata": {"name": "head", "labels": labels}, "status": {"phase": "Running"}}
+    )
+    with pytest.raises(ConflictError, match=r"still live \(head\); wait .* `eoray cancel"):
+        submit_run(cluster, config, folder, wait=lambda _: None)
+    assert api.names("rayjobs") == [first]
+
+
+def test_local_paths_are_refused_before_anything_is_asked(
+    api: FakeApi, cluster: Cluster, read_config: Any, folder: Path
+) -> None:
+    with pytest.raises(ConfigError, match="pods do not see"):
+        submit_run(cluster, read_config("store=out"), folder)
+    assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "error", "said"),
+    [
+        (403, "rayjobs.ray.io is forbidden: User ann", ClusterError, "you may not create rayjobs"),
+        (403, "exceeded quota: count/rayjobs.ray.io", RefusedError, "exceeded quota"),
+        (400, 'strict decoding error: unknown field "spec.x"', RefusedError, "unknown field"),
+        (500, "etcd is sad", ClusterError, "failed to create rayjobs"),
+    ],
+)
+def test_refusal_of_the_server_is_told_and_leaves_nothing(
+    api: FakeApi,
+    cluster: Cluster,
+    config: RunConfig,
+    folder: Path,
+    status: int,
+    message: str,
+    error: type[Exception],
+    said: str,
+) -> None:
+    api.refuse["POST", "rayjobs"] = (status, message)
+    with pytest.raises(error, match=said):
+        submit_run(cluster, config, folder)
+    assert api.objects == {}
+
+
+def test_oldest_ended_attempts_beyond_the_history_are_deleted(
+    api: FakeApi, cluster: Cluster, read_config: Any, folder: Path
+) -> None:
+    config = read_config("cluster.history=2")
+    for _ in range(4):
+        made = submit_run(cluster, config, folder)
+        api.set_status(made.name, jobDeploymentStatus="Complete", jobStatus="FAILED")
+    assert [name[-1] for name in api.names("rayjobs")] == ["2", "3", "4"]
+    assert prune_history(cluster, made.key, 1) == [f"{made.key}-2", f"{made.key}-3"]
+
+
+def test_run_is_found_by_attempt_key_or_name(cluster: Cluster, first: str) -> None:
+    for name in (first, first[:-2], "slovenia"):
+        assert find_attempt(cluster, name)["metadata"]["name"] == first
+    with pytest.raises(ClusterError, match="no run or attempt 'italy' in namespace 'maps'"):
+        find_attempt(cluster, "italy")
+
+
+def test_missing_ray_version_is_named(read_config: Any, monkeypatch: Any) -> None:
+    from importlib.metadata import PackageNotFoundError
+
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("eoray.k8s.submit.version", absent)
+    with pytest.raises(ConfigError, match=r"cluster\.ray_version: missing"):
+        plan_attempt(read_config("cluster.ray_version=null"), Path())
