@@ -1,6 +1,6 @@
 # Everything a developer or CI runs. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test test-slow test-all bench demo clean
+.PHONY: help setup lint types test test-slow test-all chart bench demo clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -40,6 +40,10 @@ test-all: $(STAMP) ## all tests that need no accelerator, with line coverage
 	$(BIN)/coverage run -m pytest -m "not gpu" $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+chart: $(STAMP) ## the Helm chart: strict lint, and every profile rendered and checked
+	$(BIN)/python -c 'import sys, helm_python as h; r = h.lint("helm/eoray", {"skipCrdCheck": True}, strict=True); sys.exit("\n".join(r["errors"]) or None)'
+	$(BIN)/pytest tests/chart $(PYTEST_ARGS)
 
 bench: $(STAMP) ## run the benchmarks in benchmarks/, one after the other
 	set -e; for script in $$(find benchmarks -name 'bench_*.py' | sort); do \
