@@ -40,7 +40,8 @@ ROLES: dict[str, dict[str, set[str]]] = {
         "jobs.batch": READ,
     },
 }
-RESOURCES = sorted({resource for role in ROLES.values() for resource in role}) + [
+RESOURCES = [
+    *sorted({resource for role in ROLES.values() for resource in role}),
     "secrets",
     "serviceaccounts",
     "serviceaccounts/token",

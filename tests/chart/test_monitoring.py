@@ -1,0 +1,112 @@
+"""Metrics, alerts and quota."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.chart.release import Manifest, Release, render
+
+ALERTS = {"EorayHeadMemoryHigh", "EorayScheduleFailed", "EorayMapOld"}
+# Ray 2.60's dashboard agent, and kube-state-metrics' pages on Job and CronJob.
+KNOWN_METRICS = {
+    "ray_node_mem_used",
+    "ray_node_mem_total",
+    "kube_job_failed",
+    "kube_job_owner",
+    "kube_job_status_start_time",
+    "kube_cronjob_created",
+    "kube_cronjob_spec_suspend",
+    "kube_cronjob_status_last_successful_time",
+}
+
+
+@pytest.fixture(scope="module")
+def alerts(full: Release) -> dict[str, Manifest]:
+    (group,) = full.one("PrometheusRule")["spec"]["groups"]
+    return {rule["alert"]: rule for rule in group["rules"]}
+
+
+@pytest.mark.parametrize("kind", ["PodMonitor", "PrometheusRule"])
+def test_monitoring_is_off_by_default(defaults: Release, kind: str) -> None:
+    assert defaults.named(kind) == {}
+
+
+@pytest.mark.parametrize("kind", ["PodMonitor", "PrometheusRule"])
+def test_prometheus_finds_its_objects_by_label(full: Release, kind: str) -> None:
+    assert full.one(kind)["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_heads_and_workers_are_read(full: Release) -> None:
+    spec = full.one("PodMonitor")["spec"]
+    assert spec["selector"] == {
+        "matchLabels": {"app.kubernetes.io/part-of": "eoray"},
+        "matchExpressions": [{"key": "ray.io/node-type", "operator": "Exists"}],
+    }
+    assert spec["podMetricsEndpoints"] == [{"port": "metrics", "interval": "30s"}]
+
+
+@pytest.mark.parametrize("label", ["eoray.dev/run", "eoray.dev/attempt", "eoray.dev/stage"])
+def test_metrics_say_which_run_they_are_of(full: Release, label: str) -> None:
+    assert label in full.one("PodMonitor")["spec"]["podTargetLabels"]
+
+
+def test_there_are_three_alerts(alerts: dict[str, Manifest]) -> None:
+    assert set(alerts) == ALERTS
+
+
+def test_alerts_use_metrics_that_exist(alerts: dict[str, Manifest]) -> None:
+    text = " ".join(rule["expr"] for rule in alerts.values())
+    assert set(re.findall(r"\b(\w+)\{", text)) == KNOWN_METRICS
+
+
+@pytest.mark.parametrize("alert", sorted(ALERTS))
+def test_every_series_is_of_our_namespace(alerts: dict[str, Manifest], alert: str) -> None:
+    matchers = re.findall(r"\w+\{(.*?)\}", alerts[alert]["expr"])
+    assert matchers
+    assert all('namespace="maps"' in each for each in matchers)
+
+
+@pytest.mark.parametrize("alert", sorted(ALERTS))
+def test_brackets_of_an_expression_close(alerts: dict[str, Manifest], alert: str) -> None:
+    expression = alerts[alert]["expr"]
+    assert expression.count("(") == expression.count(")")
+    assert expression.count("{") == expression.count("}")
+
+
+def test_the_head_is_told_from_workers(alerts: dict[str, Manifest]) -> None:
+    expression = alerts["EorayHeadMemoryHigh"]["expr"]
+    assert expression.count('RayNodeType="head"') == 2
+    assert expression.endswith("> 0.85")
+
+
+def test_a_failed_schedule_is_one_of_the_releases(alerts: dict[str, Manifest]) -> None:
+    assert 'owner_name=~"weekly-slovenia|paused"' in alerts["EorayScheduleFailed"]["expr"]
+
+
+def test_an_alert_names_the_schedule_when_it_fires(alerts: dict[str, Manifest]) -> None:
+    summary = alerts["EorayScheduleFailed"]["annotations"]["summary"]
+    assert summary == "The last run of schedule {{ $labels.cronjob }} failed"
+
+
+def test_an_old_map_is_judged_by_its_schedules_age(alerts: dict[str, Manifest]) -> None:
+    expression = alerts["EorayMapOld"]["expr"]
+    assert ") > 1209600\n" in expression
+    assert 'cronjob="weekly-slovenia"' in expression
+
+
+def test_without_schedules_only_the_heads_memory_is_watched() -> None:
+    (group,) = render({"monitoring": {"rules": {"enabled": True}}}).one("PrometheusRule")["spec"][
+        "groups"
+    ]
+    assert [rule["alert"] for rule in group["rules"]] == ["EorayHeadMemoryHigh"]
+
+
+def test_the_quota_is_what_was_asked_for(full: Release) -> None:
+    assert full.one("ResourceQuota")["spec"] == {"hard": {"requests.nvidia.com/gpu": "8"}}
+
+
+def test_the_quota_of_production_counts_no_runs(releases: dict[str, Release]) -> None:
+    hard = releases["production"].one("ResourceQuota")["spec"]["hard"]
+    assert not any(key.startswith("count/") for key in hard)
