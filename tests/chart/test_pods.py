@@ -92,7 +92,7 @@ def test_pull_secrets_reach_both_accounts(full: Release, account: str) -> None:
 
 
 def _submit_pod(at: str) -> Manifest:
-    return PODS[at]["spec"]
+    return dict(PODS[at]["spec"])
 
 
 SUBMIT_PODS = ["CronJob/weekly-slovenia", "Job/eoray-unfinished", "Pod/eoray-doctor"]

@@ -55,7 +55,7 @@ VERBS = [*sorted({CREATE, "patch", "delete"} | READ), "update", "deletecollectio
 
 def granted(role: Manifest) -> dict[str, set[str]]:
     """Verbs by ``resource.group``, of rules that hold for every name."""
-    verbs = defaultdict(set)
+    verbs: defaultdict[str, set[str]] = defaultdict(set)
     for rule in role["rules"]:
         if "resourceNames" in rule:
             continue

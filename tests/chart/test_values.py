@@ -13,6 +13,8 @@ import yaml
 from tests.chart.release import CHART, Manifest, render
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+(GROUP,) = VALUES["cluster"]["groups"]
 SCHEDULE = {"name": "weekly", "cron": "0 3 * * 1", "runFile": "version: 1"}
 
 
@@ -65,6 +67,7 @@ def test_unknown_values_are_refused(values: Manifest, match: str) -> None:
         ({"schedules": [SCHEDULE | {"startingDeadlineSeconds": 10}]}, "startingDeadlineSeconds"),
         ({"schedules": [SCHEDULE | {"runDeadlineSeconds": -1}]}, "runDeadlineSeconds"),
         ({"submit": {"resources": {"limits": {"memory": 5e8}}}}, "resources/limits/memory"),
+        ({"cluster": {"groups": []}}, "cluster/groups"),
         ({"ray": {"env": {"AWS_SECRET_ACCESS_KEY": "x"}}}, "AWS_SECRET_ACCESS_KEY"),
         ({"submit": {"env": {"STAC_TOKEN": "x"}}}, "STAC_TOKEN"),
     ],
@@ -85,6 +88,11 @@ def test_wrong_values_are_refused(values: Manifest, match: str) -> None:
         (
             {"networkPolicy": {"client": {"enabled": True, "from": [{"namespace": "a"}]}}},
             "client is enabled without a long-lived cluster",
+        ),
+        ({"quota": {"enabled": True}}, "enabled and limits nothing"),
+        (
+            {"cluster": {"groups": [GROUP | {"minReplicas": 9}]}},
+            'group "cpu" has minReplicas 9 above maxReplicas 4',
         ),
         ({"quota": {"hard": {"count/rayjobs.ray.io": "9"}}}, "finished runs count too"),
         ({"schedules": [SCHEDULE, SCHEDULE]}, 'two schedules are named "weekly"'),
@@ -122,5 +130,4 @@ def test_a_chart_that_depends_on_this_one_may_hand_in_globals() -> None:
 
 
 def test_the_schema_knows_exactly_the_values_of_the_file() -> None:
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert set(SCHEMA["properties"]) - {"global"} == set(values)
+    assert set(SCHEMA["properties"]) - {"global"} == set(VALUES)
