@@ -6,21 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eoray.cli.options import AsJson, Debug
+from eoray.cli.options import AsJson, Context, Debug, Namespace, cluster_section
 from eoray.cli.outcome import Exit, Result, run_verb
 from eoray.cli.submit import end_of, say
 
 if TYPE_CHECKING:
-    from eoray.config import ClusterSection
     from eoray.k8s.job import Job
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="An attempt, or the key or name of its run.")
 ]
-Namespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="Namespace; the context's if not given.")
-]
-Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
 
 
 def status(
@@ -136,7 +131,7 @@ def list_attempts(
         from eoray.k8s.job import list_jobs
         from eoray.k8s.states import State
 
-        rows = list_jobs(_section(namespace, context))
+        rows = list_jobs(cluster_section(namespace, context))
         if unfinished:
             rows = [row for row in rows if not State(row["state"]).is_finished]
         return {"attempts": rows}
@@ -150,16 +145,10 @@ def list_attempts(
 VERBS = (status, wait, logs, cancel, delete, list_attempts)
 
 
-def _section(namespace: str | None, context: str | None) -> ClusterSection:
-    from eoray.config import ClusterSection
-
-    return ClusterSection(namespace=namespace, context=context)
-
-
 def _find(name: str, namespace: str | None, context: str | None) -> Job:
     from eoray.k8s.job import find_job
 
-    return find_job(_section(namespace, context), name)
+    return find_job(cluster_section(namespace, context), name)
 
 
 def _summary(job: Job) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from eoray.cli.outcome import Result, run_verb
 from eoray.errors import ConfigError
 
 
-def export(  # noqa: PLR0913 - one argument for each of the command's options
+def export(
     cube: Annotated[str, typer.Argument(help="Store or cube.icechunk, a path or URL.")],
     out: Annotated[str, typer.Argument(help="GeoTIFF to write, a path or URL.")],
     *,

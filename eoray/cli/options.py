@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from eoray.config import ClusterSection
 
 RunFile = Annotated[
     str, typer.Argument(metavar="RUN_FILE", help="Run file; `eoray init` writes one.")
@@ -40,3 +43,23 @@ AsJson = Annotated[
 ]
 
 Debug = Annotated[bool, typer.Option("--debug", help="Log more, and show tracebacks.")]
+
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace",
+        "-n",
+        envvar="EORAY_NAMESPACE",
+        show_envvar=True,
+        help="Namespace of the runs; the context's if not given.",
+    ),
+]
+
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
+
+
+def cluster_section(namespace: str | None, context: str | None) -> ClusterSection:
+    """The cluster that options name."""
+    from eoray.config import ClusterSection
+
+    return ClusterSection(namespace=namespace, context=context)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from eoray.cli.options import AsJson, Debug, Overrides, RunFile, Stages
 from eoray.cli.outcome import Exit, Result, run_verb
+
+if TYPE_CHECKING:
+    from eoray.k8s.window import Window
 
 
 def submit(
@@ -24,6 +28,14 @@ def submit(
     quiet: Annotated[
         bool, typer.Option("--wait", help="Wait for the end without the head's log.")
     ] = False,
+    scheduled_time: Annotated[
+        str | None,
+        typer.Option(help="Let the days of the run end before this minute, UTC."),
+    ] = None,
+    lookback_days: Annotated[
+        int | None,
+        typer.Option(min=1, help="Days before that minute; if not given, all of the run."),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -41,7 +53,15 @@ def submit(
         given = overrides or []
         for line in bound_of(load_config(run_file, given).cluster).lines():
             say(line)
-        job = submit_file(run_file, given, stages=stage or (), again=again, tell=say)
+        job = submit_file(
+            run_file,
+            given,
+            stages=stage or (),
+            again=again,
+            window=_window(scheduled_time, lookback_days),
+            schedule=os.environ.get("EORAY_SCHEDULE"),
+            tell=say,
+        )
         made = job.submission
         what = "submitted" if made is None else made.what
         say(f"{job.name}: {what}")
@@ -57,6 +77,16 @@ def submit(
 
     run_verb(action, text=lambda r: f"{r['name']}  {r['line']}", as_json=as_json, debug=debug,
              ends=end_of)  # fmt: skip
+
+
+def _window(scheduled_time: str | None, lookback_days: int | None) -> Window | None:
+    """The window that is asked for, or that of the schedule whose pod this is."""
+    from eoray.k8s.window import Window, parse_moment, scheduled_minute
+
+    job = os.environ.get("EORAY_JOB_NAME")
+    if scheduled_time is not None:
+        return Window(parse_moment(scheduled_time), lookback_days)
+    return Window(scheduled_minute(job), lookback_days) if job else None
 
 
 def say(line: str) -> None:

@@ -35,6 +35,14 @@ class AlreadyExistsError(ClusterError):
     """An object of this name stands there."""
 
 
+class AbsentError(ClusterError):
+    """There is no object of this name."""
+
+
+class ForbiddenError(ClusterError):
+    """The caller has no right to this."""
+
+
 class RefusedError(ClusterError):
     """The server refuses what it was given."""
 
@@ -181,6 +189,63 @@ class Cluster:
         )
         return str(found)
 
+    def ask(self, verb: str, resource: str, path: str) -> dict[str, Any]:
+        """GET a path of the API that has no call of its own here.
+
+        Args:
+            verb: For the error, as rights are called.
+            resource: As ``verb``.
+            path: Absolute, such as ``/version``.
+        """
+
+        def call() -> Any:
+            import json
+
+            api = self._client()
+            request = api.param_serialize(
+                "GET",
+                path,
+                header_params={"Accept": "application/json"},
+                auth_settings=["BearerToken"],
+            )
+            answer = api.call_api(*request, _request_timeout=_TIMEOUT_S)
+            text = answer.read().decode()
+            if not 200 <= answer.status < 300:
+                from kubernetes.client.exceptions import ApiException
+
+                raise ApiException(http_resp=answer, body=text, data=None)
+            return json.loads(text)
+
+        found: dict[str, Any] = self._read(verb, resource, call)
+        return found
+
+    def may(self, verb: str, resource: str, *, group: str = "", name: str = "") -> bool:
+        """Whether the caller has a right in the namespace.
+
+        Args:
+            verb: Such as ``create``.
+            resource: Such as ``rayjobs`` or ``pods/log``.
+            group: API group; "" is the core.
+            name: Of one object; "" for any.
+        """
+        from kubernetes.client import AuthorizationV1Api
+
+        plain, _, sub = resource.partition("/")
+        wanted = {"namespace": self.namespace, "verb": verb, "group": group, "resource": plain}
+        if sub:
+            wanted["subresource"] = sub
+        if name:
+            wanted["name"] = name
+        body: Any = {"spec": {"resourceAttributes": wanted}}
+        review = self._read(
+            "create",
+            "selfsubjectaccessreviews",
+            lambda: AuthorizationV1Api(self._client()).create_self_subject_access_review(
+                body, _request_timeout=_TIMEOUT_S
+            ),
+        )
+        return bool(self._plain(review)["status"]["allowed"])
+
     def _list(self, plural: str, selector: str) -> Any:
         return self._custom().list_namespaced_custom_object(
             _GROUP,
@@ -200,7 +265,7 @@ class Cluster:
                     _GROUP, _VERSION, self.namespace, plural, name, _request_timeout=_TIMEOUT_S
                 ),
             )
-        except _AbsentError:
+        except AbsentError:
             return None
         return found
 
@@ -219,7 +284,7 @@ class Cluster:
                     _request_timeout=_TIMEOUT_S,
                 ),
             )
-        except _AbsentError:
+        except AbsentError:
             return False
         return True
 
@@ -273,12 +338,21 @@ class Cluster:
         raise AssertionError  # pragma: no cover - the loop returns or raises
 
 
-def connect(section: ClusterSection) -> Cluster:
+def connect(section: ClusterSection, *, in_cluster: bool = False) -> Cluster:
     """Reach the cluster of a run file: a context of the kubeconfig, or the pod's own account.
+
+    Args:
+        section: Context and namespace.
+        in_cluster: Insist on the pod's own account.
 
     Raises:
         ClusterError: There is no kubeconfig and no account, or no such context.
     """
+    if in_cluster and not _ACCOUNT.exists():
+        raise ClusterError(
+            f"this is no pod with an account ({_ACCOUNT} is missing); leave --in-cluster out, or "
+            "give the pod automountServiceAccountToken: true"
+        )
     namespace = section.namespace or _default_namespace(section.context)
     return Cluster(lambda: _new_client(section.context), namespace)
 
@@ -316,10 +390,6 @@ def _default_namespace(context: str | None) -> str:
     return str(chosen["context"].get("namespace", "default"))
 
 
-class _AbsentError(ClusterError):
-    """There is no object of this name."""
-
-
 def _pause(attempt: int, error: Any = None) -> float:
     """Seconds until the next attempt; the server's own wish where it has one."""
     headers = getattr(error, "headers", None) or {}
@@ -334,7 +404,7 @@ def _explain(error: Any, verb: str, resource: str, namespace: str) -> Exception:
     if error.status in (401, 403):
         return _explain_right(error.status, said, verb, resource, namespace)
     if error.status == 404 and reason == "NotFound":
-        return _AbsentError(f"cannot {where}: {said}")
+        return AbsentError(f"cannot {where}: {said}")
     if error.status == 404:  # the path itself is unknown, not an object
         return ClusterError(
             f"this cluster serves no {resource} ({said}); install the KubeRay operator 1.6 or "
@@ -358,7 +428,7 @@ def _explain_right(
         return ClusterError(f"the Kubernetes API does not know you ({where}); log in again")
     if "exceeded quota" in said or "violates PodSecurity" in said:
         return RefusedError(f"the cluster refuses to {where}: {said}; ask whoever sets its limits")
-    return ClusterError(
+    return ForbiddenError(
         f"you may not {where} ({said}); ask for the role eoray-user there, and check with: "
         f"kubectl auth can-i {verb} {resource} -n {namespace}"
     )

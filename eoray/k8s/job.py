@@ -15,6 +15,7 @@ from eoray.k8s.follow import HeadLog, describe, explain, wait_for_end
 from eoray.k8s.names import ATTEMPT, NAME, PART_OF, RUN
 from eoray.k8s.states import State, state_of
 from eoray.k8s.submit import Submission, find_attempt, submit_run
+from eoray.k8s.window import Window, move_window
 
 if TYPE_CHECKING:
     from eoray.config import ClusterSection
@@ -108,6 +109,8 @@ def submit(
     *,
     stages: Sequence[str] = (),
     again: bool = False,
+    window: Window | None = None,
+    schedule: str | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Job:
     """Submit a run file to the cluster that its section ``cluster`` names.
@@ -119,6 +122,8 @@ def submit(
         overrides: Dotted settings, such as ``cluster.namespace=maps``.
         stages: Some of its stages; () for all.
         again: Begin another attempt though one succeeded.
+        window: Days that replace the run file's; the same window is the same run.
+        schedule: The schedule that it belongs to.
         tell: Called with what is going on.
 
     Raises:
@@ -128,9 +133,13 @@ def submit(
     from eoray.config import load_config
 
     config = load_config(path, overrides)
+    if window is not None:
+        config = move_window(config, window)
     cluster = connect(config.cluster)
     folder = Path(path).resolve().parent
-    made = submit_run(cluster, config, folder, stages=stages, again=again, tell=tell)
+    made = submit_run(
+        cluster, config, folder, stages=stages, schedule=schedule, again=again, tell=tell
+    )
     return Job(cluster, made.name, made)
 
 

@@ -33,6 +33,10 @@ class FakeApi:
     """(status, message) for the next requests, before anything is looked at; 0 cuts the line."""
     refuse: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     """(method, plural) -> (status, message)."""
+    plain: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Path -> answer, for what is no object of a namespace."""
+    denied: set[tuple[str, str]] = field(default_factory=set)
+    """(verb, resource) that the caller has no right to."""
     served: tuple[str, ...] = ("rayjobs", "rayclusters", "configmaps", "pods", "events")
     url: str = ""
 
@@ -101,6 +105,16 @@ class _Handler(BaseHTTPRequestHandler):
         parsed = urlsplit(self.path)
         self.query = {k: v[0] for k, v in parse_qs(parsed.query).items()}
         parts = parsed.path.strip("/").split("/")
+        if parsed.path in self.api.plain:
+            self._json(200, self.api.plain[parsed.path])
+        elif parts[-1] == "selfsubjectaccessreviews":
+            self._review()
+        elif parts[-1] in ("nodes", "version", "v1") or parts[-2] == "namespaces":
+            self._status(403, f"{parts[-1]} is forbidden")
+        else:
+            self._handle_namespaced(parts, act)
+
+    def _handle_namespaced(self, parts: list[str], act: Any) -> None:
         at = parts.index("namespaces")
         self.namespace, self.plural = parts[at + 1], parts[at + 2]
         self.name = parts[at + 3] if len(parts) > at + 3 else ""
@@ -171,6 +185,12 @@ class _Handler(BaseHTTPRequestHandler):
             del self.api.objects[self.plural, self.namespace, self.name]
         found["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:59Z"
         return self._json(200, found)
+
+    def _review(self) -> None:
+        wanted = self.body["spec"]["resourceAttributes"]
+        resource = "/".join(filter(None, (wanted["resource"], wanted.get("subresource"))))
+        allowed = (wanted["verb"], resource) not in self.api.denied
+        self._json(201, {"spec": self.body["spec"], "status": {"allowed": allowed}})
 
     def _missing(self) -> None:
         self._status(404, f'{self.plural} "{self.name}" not found', "NotFound")

@@ -1,0 +1,214 @@
+"""What a cluster serves, allows and lacks; every line with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from eoray.errors import ClusterError
+
+if TYPE_CHECKING:
+    from eoray.k8s.client import Cluster
+
+Verdict = Literal["ok", "warn", "bad", "unknown"]
+
+RIGHTS = (
+    ("create", "rayjobs", "ray.io"),
+    ("get", "rayjobs", "ray.io"),
+    ("list", "rayjobs", "ray.io"),
+    ("patch", "rayjobs", "ray.io"),
+    ("create", "configmaps", ""),
+    ("list", "pods", ""),
+    ("list", "events", ""),
+)
+"""(verb, resource, group) without which a run can be neither submitted nor followed."""
+
+COMFORTS = (
+    ("delete", "rayjobs", "ray.io"),
+    ("get", "pods/log", ""),
+)
+"""Rights that some verbs need: ``delete`` and the pruning of old attempts, ``logs``."""
+
+FEATURES = {
+    "authOptions": "1.6: without it Ray's ports are open to whoever reaches them",
+    "preRunningDeadlineSeconds": "1.6: without it an image that never starts keeps its nodes",
+}
+"""Fields of the RayJob that eoray writes -> the KubeRay that brought them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor."""
+
+    what: str
+    verdict: Verdict
+    said: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        """The finding for a reader."""
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{self.verdict:<8} {self.what:<14} {self.said}{remedy}"
+
+
+def examine(cluster: Cluster, *, service_account: str = "eoray-ray") -> list[Finding]:
+    """Ask a cluster what a run needs of it; nothing is changed.
+
+    Args:
+        cluster: The namespace that runs shall live in.
+        service_account: Of Ray's pods.
+
+    Raises:
+        ClusterError: Nothing answers.
+    """
+    version = cluster.ask("get", "version", "/version")
+    findings = [Finding("kubernetes", "ok", str(version.get("gitVersion", "?")))]
+    findings += _operator(cluster)
+    findings += _rights(cluster)
+    findings += _account(cluster, service_account)
+    findings += _namespace(cluster)
+    findings += _quotas(cluster)
+    findings += _gpus(cluster)
+    return findings
+
+
+def _operator(cluster: Cluster) -> Iterator[Finding]:
+    """KubeRay's features, read from the schema that every caller may see."""
+    try:
+        schema = cluster.ask("get", "rayjobs", "/openapi/v3/apis/ray.io/v1")
+    except ClusterError:
+        yield Finding(
+            "kuberay", "bad", "ray.io/v1 is not served", "install the KubeRay operator 1.6 or newer"
+        )
+        return
+    found = _field_names(schema)
+    lacking = [name for name in FEATURES if name not in found]
+    for name in lacking:
+        yield Finding("kuberay", "bad", f"no {name}", f"upgrade to KubeRay {FEATURES[name]}")
+    if not lacking:
+        yield Finding("kuberay", "ok", f"ray.io/v1 with {', '.join(FEATURES)}")
+
+
+def _field_names(schema: Any) -> set[str]:
+    """Names of all properties of the RayJob's schema, at any depth."""
+    found: set[str] = set()
+    jobs = [
+        part
+        for name, part in schema.get("components", {}).get("schemas", {}).items()
+        if name.endswith(".RayJob")
+    ]
+    waiting: list[Any] = list(jobs)
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            found |= set(part.get("properties", {}))
+            waiting += part.values()
+    return found
+
+
+def _rights(cluster: Cluster) -> Iterator[Finding]:
+    degrees: dict[Verdict, tuple[tuple[str, str, str], ...]] = {"bad": RIGHTS, "warn": COMFORTS}
+    for verdict, needed in degrees.items():
+        lacking = [
+            f"{verb} {resource}"
+            for verb, resource, group in needed
+            if not cluster.may(verb, resource, group=group)
+        ]
+        if lacking:
+            yield Finding(
+                "rights",
+                verdict,
+                f"you may not {', '.join(lacking)} in {cluster.namespace!r}",
+                "ask for the role eoray-user of the chart",
+            )
+        elif verdict == "bad":
+            yield Finding("rights", "ok", "runs can be submitted and followed")
+
+
+def _account(cluster: Cluster, name: str) -> Iterator[Finding]:
+    path = f"/api/v1/namespaces/{cluster.namespace}/serviceaccounts/{name}"
+    yield from _look(
+        cluster,
+        "account",
+        "serviceaccounts",
+        path,
+        lambda _: Finding("account", "ok", f"{name} is there"),
+        Finding(
+            "account", "bad", f"no service account {name!r}",
+            "install the chart, or name another one in cluster.service_account",
+        ),
+    )  # fmt: skip
+
+
+def _namespace(cluster: Cluster) -> Iterator[Finding]:
+    def judge(found: dict[str, Any]) -> Finding:
+        labels = found["metadata"].get("labels", {})
+        level = labels.get("pod-security.kubernetes.io/enforce")
+        if level == "restricted":
+            return Finding("namespace", "ok", "enforces the restricted Pod Security standard")
+        said = f"enforces {level or 'no'} Pod Security standard"
+        label = "pod-security.kubernetes.io/enforce=restricted"
+        return Finding("namespace", "warn", said, f"label it {label}: runs comply with it")
+
+    yield from _look(
+        cluster,
+        "namespace",
+        "namespaces",
+        f"/api/v1/namespaces/{cluster.namespace}",
+        judge,
+        Finding("namespace", "bad", f"no namespace {cluster.namespace!r}", "create it"),
+    )
+
+
+def _quotas(cluster: Cluster) -> Iterator[Finding]:
+    def judge(found: dict[str, Any]) -> Finding:
+        tight = [
+            f"{name}: {used} of {quota['status']['hard'][name]}"
+            for quota in found["items"]
+            for name, used in (quota.get("status", {}).get("used") or {}).items()
+            if name == "count/rayjobs.ray.io"
+        ]
+        if tight:
+            return Finding(
+                "quota", "warn", tight[0],
+                "it counts ended runs too; limit pods or requests instead",
+            )  # fmt: skip
+        return Finding("quota", "ok", f"{len(found['items'])} quotas, none that counts runs")
+
+    path = f"/api/v1/namespaces/{cluster.namespace}/resourcequotas"
+    yield from _look(cluster, "quota", "resourcequotas", path, judge)
+
+
+def _gpus(cluster: Cluster) -> Iterator[Finding]:
+    def judge(found: dict[str, Any]) -> Finding:
+        counts = [
+            int(node["status"].get("allocatable", {}).get("nvidia.com/gpu", 0))
+            for node in found["items"]
+        ]
+        with_gpu = sum(count > 0 for count in counts)
+        said = f"{len(counts)} nodes, {with_gpu} of them with {sum(counts)} GPUs"
+        return Finding("nodes", "ok", said)
+
+    yield from _look(cluster, "nodes", "nodes", "/api/v1/nodes", judge)
+
+
+def _look(
+    cluster: Cluster,
+    what: str,
+    resource: str,
+    path: str,
+    judge: Any,
+    absent: Finding | None = None,
+) -> Iterator[Finding]:
+    """Judge an object; a missing right is no fault of the cluster."""
+    from eoray.k8s.client import AbsentError, ForbiddenError
+
+    try:
+        yield judge(cluster.ask("get", resource, path))
+    except ForbiddenError:
+        yield Finding(what, "unknown", f"no right to see {resource}")
+    except AbsentError:
+        if absent is None:
+            raise
+        yield absent

@@ -1,0 +1,108 @@
+"""The doctor's findings, and their remedies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from eoray.errors import ClusterError
+from eoray.k8s.client import Cluster
+from eoray.k8s.doctor import FEATURES, Finding, examine
+from tests.k8s.fake_api import FakeApi
+
+SCHEMAS = "/openapi/v3/apis/ray.io/v1"
+ACCOUNT = "/api/v1/namespaces/maps/serviceaccounts/eoray-ray"
+NAMESPACE = "/api/v1/namespaces/maps"
+QUOTAS = "/api/v1/namespaces/maps/resourcequotas"
+NODES = "/api/v1/nodes"
+
+
+def schema(*fields: str) -> dict[str, Any]:
+    deep: dict[str, Any] = {
+        "properties": {"rayClusterSpec": {"properties": {name: {} for name in fields}}}
+    }
+    job = {"properties": {"spec": deep}}
+    return {"components": {"schemas": {"io.ray.v1.RayJob": job}}}
+
+
+@pytest.fixture
+def healthy(api: FakeApi) -> FakeApi:
+    label = "pod-security.kubernetes.io/enforce"
+    gpu = {"status": {"allocatable": {"nvidia.com/gpu": "8"}}}
+    api.plain = {
+        "/version": {"gitVersion": "v1.35.4"},
+        SCHEMAS: schema(*FEATURES),
+        ACCOUNT: {"metadata": {"name": "eoray-ray"}},
+        NAMESPACE: {"metadata": {"labels": {label: "restricted"}}},
+        QUOTAS: {"items": []},
+        NODES: {"items": [gpu, gpu, {"status": {}}]},
+    }
+    return api
+
+
+def verdicts(findings: list[Finding]) -> dict[str, str]:
+    return {finding.what: finding.verdict for finding in findings}
+
+
+def test_healthy_cluster_has_no_complaint(healthy: FakeApi, cluster: Cluster) -> None:
+    findings = examine(cluster)
+    assert set(verdicts(findings).values()) == {"ok"}
+    assert findings[-1].said == "3 nodes, 2 of them with 16 GPUs"
+
+
+def test_cluster_without_kuberay_is_bad(healthy: FakeApi, cluster: Cluster) -> None:
+    del healthy.plain[SCHEMAS]
+    found = {f.what: f for f in examine(cluster)}["kuberay"]
+    assert (found.verdict, found.remedy) == ("bad", "install the KubeRay operator 1.6 or newer")
+
+
+def test_old_kuberay_is_told_by_the_field_that_it_lacks(healthy: FakeApi, cluster: Cluster) -> None:
+    healthy.plain[SCHEMAS] = schema("preRunningDeadlineSeconds")
+    found = {f.what: f for f in examine(cluster)}["kuberay"]
+    assert (found.verdict, found.said) == ("bad", "no authOptions")
+    assert "upgrade to KubeRay 1.6" in found.remedy
+
+
+def test_missing_rights_are_named(healthy: FakeApi, cluster: Cluster) -> None:
+    healthy.denied = {("create", "rayjobs"), ("get", "pods/log")}
+    bad, warn = (f for f in examine(cluster) if f.what == "rights")
+    assert (bad.verdict, bad.said) == ("bad", "you may not create rayjobs in 'maps'")
+    assert (warn.verdict, warn.said) == ("warn", "you may not get pods/log in 'maps'")
+
+
+@pytest.mark.parametrize(("path", "what"), [(NODES, "nodes"), (NAMESPACE, "namespace")])
+def test_what_the_caller_may_not_see_is_unknown_and_no_fault(
+    healthy: FakeApi, cluster: Cluster, path: str, what: str
+) -> None:
+    del healthy.plain[path]
+    assert verdicts(examine(cluster))[what] == "unknown"
+
+
+def test_missing_account_is_bad(healthy: FakeApi, cluster: Cluster) -> None:
+    del healthy.plain[ACCOUNT]
+    healthy.served = (*healthy.served, "serviceaccounts")
+    found = {f.what: f for f in examine(cluster)}["account"]
+    assert (found.verdict, found.said) == ("bad", "no service account 'eoray-ray'")
+
+
+def test_namespace_without_a_pod_standard_and_a_quota_on_runs_are_warnings(
+    healthy: FakeApi, cluster: Cluster
+) -> None:
+    name = "count/rayjobs.ray.io"
+    quota = {"status": {"hard": {name: "10"}, "used": {name: "9"}}}
+    healthy.plain[NAMESPACE] = {"metadata": {}}
+    healthy.plain[QUOTAS] = {"items": [quota]}
+    found = {f.what: f for f in examine(cluster)}
+    assert (found["namespace"].verdict, found["quota"].verdict) == ("warn", "warn")
+    assert found["quota"].said == "count/rayjobs.ray.io: 9 of 10"
+
+
+def test_lines_show_verdict_subject_and_remedy() -> None:
+    line = Finding("kuberay", "bad", "ray.io/v1 is not served", "install it").line()
+    assert line == "bad      kuberay        ray.io/v1 is not served; install it"
+
+
+def test_server_that_does_not_answer_is_an_error(api: FakeApi, cluster: Cluster) -> None:
+    with pytest.raises(ClusterError, match="get version"):
+        examine(cluster)
