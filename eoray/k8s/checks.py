@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _SECRET_WORDS = ("secret", "password", "passwd", "token", "private", "credential", "access_key")
 
+_SIGNED = ("X-Amz-Signature=", "X-Goog-Signature=", "?sig=", "&sig=")
+
 
 def check_run(config: RunConfig, folder: Path) -> None:
     """Refuse a run file that cannot be carried out in pods.
@@ -32,7 +34,13 @@ def check_run(config: RunConfig, folder: Path) -> None:
     Raises:
         ConfigError: With one line for each problem.
     """
-    problems = [*_image(config), *_paths(config, folder), *_environment(config), *_gpus(config)]
+    problems = [
+        *_image(config),
+        *_paths(config, folder),
+        *_environment(config),
+        *_signatures(config),
+        *_gpus(config),
+    ]
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -57,12 +65,27 @@ def _paths(config: RunConfig, folder: Path) -> Iterator[str]:
 
 
 def _environment(config: RunConfig) -> Iterator[str]:
-    for name, value in config.cluster.env.items():
-        is_secret = any(word in name.lower() for word in _SECRET_WORDS)
-        if is_secret or "X-Amz-Signature" in value:
+    for name in config.cluster.env:
+        if any(word in name.lower() for word in _SECRET_WORDS):
             yield (
                 f"cluster.env.{name}: looks like a secret, and whoever may read the job would "
                 "read it; put it into a Secret of the namespace and name that in cluster.secrets"
+            )
+
+
+def _signatures(config: RunConfig) -> Iterator[str]:
+    """Links that carry a right with them, anywhere in the run file."""
+    waiting: list[tuple[str, Any]] = [("", config.model_dump(mode="json"))]
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(f"{key}.{name}".lstrip("."), inner) for name, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{key}.{number}", inner) for number, inner in enumerate(value)]
+        elif isinstance(value, str) and any(mark in value for mark in _SIGNED):
+            yield (
+                f"{key}: holds a signed link, and whoever may read the job would read it; name "
+                "the plain address and give the pods an identity or a Secret (cluster.secrets)"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from eoray.config import resolve_path
 from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.k8s.checks import check_rayjob, check_run
-from eoray.k8s.client import AlreadyExistsError, Cluster
+from eoray.k8s.client import AlreadyExistsError, Cluster, ForbiddenError
 from eoray.k8s.names import ATTEMPT, RUN, run_key
 from eoray.k8s.rayjob import Attempt, build_config_map, build_rayjob
 from eoray.k8s.states import State, state_of
 
 if TYPE_CHECKING:
     from eoray.config import RunConfig
+
+_ENDING = ("cancelling", "deleting")
+"""Of an attempt that somebody ends: nothing to attach to."""
 
 _PODS_END_S = 180.0
 """An earlier attempt's pods get this long to end: two drivers must not meet in one store."""
@@ -68,7 +72,8 @@ def submit_run(
     if earlier:
         latest = max(earlier, key=_number)
         state = state_of(latest)
-        if not state.is_finished or (state.word == "succeeded" and not again):
+        goes_on = not state.is_finished and state.word not in _ENDING
+        if goes_on or (state.word == "succeeded" and not again):
             what: Literal["attached", "done"] = "done" if state.is_finished else "attached"
             _complete(cluster, replace(attempt, number=_number(latest)), latest, state)
             return Submission(latest["metadata"]["name"], attempt.key, what, state)
@@ -123,7 +128,8 @@ def _create(cluster: Cluster, attempt: Attempt, rayjob: dict[str, Any]) -> Submi
         _complete(cluster, attempt, there, state)
         return Submission(attempt.name, attempt.key, "attached", state)
     _add_run_file(cluster, attempt, made)
-    prune_history(cluster, attempt.key, attempt.config.cluster.history)
+    with suppress(ForbiddenError):  # schedules may submit, not delete
+        prune_history(cluster, attempt.key, attempt.config.cluster.history)
     return Submission(attempt.name, attempt.key, "created", state_of(made))
 
 

@@ -157,6 +157,10 @@ def test_entrypoint_is_ours_alone() -> None:
         ("cluster={}", "cluster.image: missing"),
         ("store=out", r"store: pods do not see '.*/out' of this machine; .*s3://bucket"),
         ("cluster.env={AWS_SECRET_ACCESS_KEY: x}", "env.AWS_SECRET_ACCESS_KEY: looks like a secr"),
+        (
+            "source.catalog=https://a.example/c.json?se=1&sig=abc",
+            "source.catalog: holds a signed link",
+        ),
         (GPU, "deadline_minutes: missing, but up to 2 GPUs are asked for"),
     ],
 )

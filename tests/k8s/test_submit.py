@@ -69,6 +69,27 @@ def test_cancelled_run_begins_the_next_attempt(
     assert submit_run(cluster, config, folder).what == "created"
 
 
+@pytest.mark.parametrize("ending", ["annotations", "deletionTimestamp"])
+def test_attempt_that_somebody_ends_is_not_attached_to(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, first: str, ending: str
+) -> None:
+    api.set_status(first, jobDeploymentStatus="Running")
+    marks = {"annotations": {CANCELLED: "now ann"}, "deletionTimestamp": "now"}
+    api.objects["rayjobs", "maps", first]["metadata"][ending] = marks[ending]
+    assert submit_run(cluster, config, folder).name.endswith("-2")
+
+
+def test_submitter_that_may_not_delete_keeps_the_history(
+    api: FakeApi, cluster: Cluster, read_config: Any, folder: Path
+) -> None:
+    api.refuse["DELETE", "rayjobs"] = (403, "rayjobs is forbidden")
+    config = read_config("cluster.history=1")
+    for _ in range(3):
+        made = submit_run(cluster, config, folder)
+        api.set_status(made.name, jobDeploymentStatus="Complete", jobStatus="FAILED")
+    assert len(api.names("rayjobs")) == 3
+
+
 def test_again_runs_what_is_done_once_more(
     api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, first: str
 ) -> None:
