@@ -82,6 +82,8 @@ def serve(api: FakeApi) -> Iterator[FakeApi]:
 class _Handler(BaseHTTPRequestHandler):
     api: FakeApi
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16
+    """One packet for an answer: two would wait 40 ms for an acknowledgement."""
 
     def do_GET(self) -> None:
         self._handle(self._get)
