@@ -101,7 +101,7 @@ def plan_attempt(
     resolved = _with_paths(config, folder)
     ray = config.cluster.ray_version or _own_ray()
     key = run_key(resolved, config.cluster.image or "", stages)
-    return Attempt(key, 1, resolved, tuple(stages), schedule, ray)
+    return Attempt(key, 1, _with_workers(resolved), tuple(stages), schedule, ray)
 
 
 def prune_history(cluster: Cluster, key: str, keep: int) -> list[str]:
@@ -179,6 +179,16 @@ def _own_ray() -> str:
             "cluster.ray_version: missing, and no Ray is installed here to take it from; write "
             "the version of Ray in the image"
         ) from error
+
+
+def _with_workers(config: RunConfig) -> RunConfig:
+    """As many tasks at once as the largest cluster has CPUs: the head's own count says nothing."""
+    if config.run.workers != "auto":
+        return config
+    cpus = sum(int(group.cpu) * group.max for group in config.cluster.workers)
+    return config.model_copy(
+        update={"run": config.run.model_copy(update={"workers": max(1, cpus)})}
+    )
 
 
 def _with_paths(config: RunConfig, folder: Path) -> RunConfig:

@@ -134,7 +134,14 @@ def test_run_file_travels_in_an_owned_immutable_map_and_loads_to_the_same_run(
     (owner,) = body["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["uid"]) == ("RayJob", "u1")
     assert "blockOwnerDeletion" not in owner
-    assert parse_config(body["data"]["run.yaml"]) == config
+    sent = parse_config(body["data"]["run.yaml"])
+    assert sent.model_copy(update={"run": config.run}) == config
+
+
+def test_tasks_at_once_are_the_cpus_of_the_largest_cluster(read_config: Any) -> None:
+    groups = "cluster.workers=[{name: a, cpu: 4, max: 10}, {name: b, cpu: 2.5, max: 2}]"
+    assert plan_attempt(read_config(groups), Path("/")).config.run.workers == 44
+    assert plan_attempt(read_config(groups, "run.workers=3"), Path("/")).config.run.workers == 3
 
 
 def test_relative_path_below_a_claim_is_sent_as_pods_see_it(read_config: Any) -> None:
