@@ -1,6 +1,6 @@
 # Everything a developer or CI runs. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test test-slow test-all chart bench demo clean
+.PHONY: help setup lint types test test-slow test-cluster test-all chart bench demo clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +10,7 @@ DEMO_OUT := build/demo
 PYTEST_ARGS ?=
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with the locked packages and this checkout in it
 
@@ -35,9 +35,12 @@ test: $(STAMP) ## the default tests
 test-slow: $(STAMP) ## only the tests that take longer, and those that start services
 	$(BIN)/pytest -m "slow or services" $(PYTEST_ARGS)
 
-test-all: $(STAMP) ## all tests that need no accelerator, with line coverage
+test-cluster: $(STAMP) ## tests on a Kubernetes of their own: Linux, root, Go; docs/test-cluster.md
+	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## all tests that need neither accelerator nor cluster, with line coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not gpu" $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest -m "not gpu and not cluster" $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

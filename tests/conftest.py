@@ -26,6 +26,7 @@ settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile("same")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+InnerNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 LOCAL_FAMILIES = {socket.AF_UNIX} if hasattr(socket, "AF_UNIX") else set()
 
 
@@ -43,12 +44,22 @@ class NetworkBlockedError(RuntimeError):
     """A test tried to leave this machine."""
 
 
-def _check_address(family: int, address: Any) -> None:
+def _check_address(family: int, address: Any, inner: set[InnerNetwork]) -> None:
     if family in LOCAL_FAMILIES or _is_loopback(address[0]) or _is_own_address(address[0]):
+        return
+    if _is_inner(address[0], inner):
         return
     raise NetworkBlockedError(
         f"a test asked for {address!r}; tests reach this machine only: serve it on 127.0.0.1"
     )
+
+
+def _is_inner(host: object, inner: set[InnerNetwork]) -> bool:
+    try:
+        address = ipaddress.ip_address(str(host))
+    except ValueError:
+        return False
+    return any(address in network for network in inner)
 
 
 def _is_own_address(host: object) -> bool:
@@ -62,8 +73,14 @@ def _is_own_address(host: object) -> bool:
     return True
 
 
+@pytest.fixture(scope="session")
+def inner_networks() -> set[InnerNetwork]:
+    """Networks that end within this machine; who makes one (the test cluster) adds it here."""
+    return set()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _loopback_only() -> Iterator[None]:
+def _loopback_only(inner_networks: set[InnerNetwork]) -> Iterator[None]:
     """Refuse connections and name look-ups that leave this machine, in this process."""
     connect, connect_ex, resolve = (
         socket.socket.connect,
@@ -72,16 +89,17 @@ def _loopback_only() -> Iterator[None]:
     )
 
     def guarded_connect(self: socket.socket, address: Any) -> None:
-        _check_address(self.family, address)
+        _check_address(self.family, address, inner_networks)
         connect(self, address)
 
     def guarded_connect_ex(self: socket.socket, address: Any) -> int:
-        _check_address(self.family, address)
+        _check_address(self.family, address, inner_networks)
         return connect_ex(self, address)
 
     def guarded_resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
         name = host.decode() if isinstance(host, bytes) else host
-        if not (_is_loopback(name) or name == socket.gethostname() or _is_own_address(name)):
+        here = _is_loopback(name) or _is_inner(name, inner_networks)
+        if not (here or name == socket.gethostname() or _is_own_address(name)):
             raise NetworkBlockedError(
                 f"a test asked for the address of {name!r}; tests reach this machine only: "
                 "serve it on 127.0.0.1"

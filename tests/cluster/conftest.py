@@ -1,0 +1,86 @@
+"""Fixtures of tests on a real Kubernetes: one cluster for all, a fresh namespace for each."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kubernetes import client, config
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.errors import UnavailableError
+from tests.cluster.images import python_image
+from tests.cluster.machine import wait_until
+from tests.conftest import REPOSITORY, InnerNetwork
+
+
+def make_cluster(cluster: Cluster, inner_networks: set[InnerNetwork], *, pods: bool = True) -> None:
+    """Bring a cluster up for tests; where the machine cannot run it they are skipped."""
+    inner_networks.add(ipaddress.IPv4Network(cluster.slot.link_network))
+    try:
+        cluster.up(pods=pods)
+    except UnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def kubernetes_cluster(inner_networks: set[InnerNetwork]) -> Iterator[Cluster]:
+    """A running cluster with one node and the python image; one that ran before stays."""
+    cluster = Cluster.of()
+    ran_before = bool(cluster.status())
+    try:
+        make_cluster(cluster, inner_networks)
+        cluster.import_image(python_image())
+        yield cluster
+    finally:
+        if not ran_before and cluster.status():
+            cluster.down()
+
+
+@pytest.fixture(scope="session")
+def api(kubernetes_cluster: Cluster) -> Iterator[client.ApiClient]:
+    """The API server, as an administrator."""
+    configuration = client.Configuration()
+    config.load_kube_config(str(kubernetes_cluster.kubeconfig), client_configuration=configuration)
+    configuration.proxy = None  # no proxy knows an address that only this machine has
+    with client.ApiClient(configuration) as api:
+        yield api
+        api.rest_client.pool_manager.clear()
+
+
+@pytest.fixture
+def namespace(api: client.ApiClient) -> Iterator[str]:
+    """A fresh namespace that refuses pods beyond the restricted Pod Security standard."""
+    core = client.CoreV1Api(api)
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    core.create_namespace({"metadata": {"name": name, "labels": labels}})
+
+    def has_account() -> bool:
+        return bool(core.list_namespaced_service_account(name).items)
+
+    # Pods are refused until a controller has made it.
+    wait_until(has_account, 20, f"the default service account of {name}")
+    yield name
+    core.delete_namespace(name)
+
+
+@pytest.fixture(scope="session")
+def kuberay_crds(kubernetes_cluster: Cluster) -> Path:
+    """Ray's resource definitions, served by the cluster; the operator is not part of it."""
+    data = Path(os.environ.get("EORAY_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    folder = data.parent / "kuberay-crds"
+    if not folder.is_dir():
+        pytest.skip(
+            f"no definitions of KubeRay: {folder} is no folder; it lies beside the folder that "
+            "EORAY_SHARED_DATA names"
+        )
+    # On the server's side: they are larger than the annotation of a client's apply may be.
+    kubernetes_cluster.kubectl("apply", "--server-side", f"--filename={folder}")
+    established = ("--for=condition=Established", "--timeout=30s")
+    kubernetes_cluster.kubectl("wait", "crd", "--all", *established)
+    return folder
