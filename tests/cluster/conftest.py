@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,25 +15,32 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.errors import UnavailableError
 from tests.cluster.images import python_image
 from tests.cluster.machine import wait_until
-from tests.conftest import REPOSITORY, InnerNetwork
 
-
-def make_cluster(cluster: Cluster, inner_networks: set[InnerNetwork], *, pods: bool = True) -> None:
-    """Bring a cluster up for tests; where the machine cannot run it they are skipped."""
-    inner_networks.add(ipaddress.IPv4Network(cluster.slot.link_network))
-    try:
-        cluster.up(pods=pods)
-    except UnavailableError as error:
-        pytest.skip(str(error))
+REPOSITORY = Path(__file__).resolve().parents[2]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @pytest.fixture(scope="session")
-def kubernetes_cluster(inner_networks: set[InnerNetwork]) -> Iterator[Cluster]:
+def bring_up(inner_networks: set[Network]) -> Callable[[Cluster], None]:
+    """Bring a cluster up for tests; where the machine cannot run it they are skipped."""
+
+    def up(cluster: Cluster) -> None:
+        inner_networks.add(ipaddress.IPv4Network(cluster.slot.link_network))
+        try:
+            cluster.up()
+        except UnavailableError as error:
+            pytest.skip(str(error))
+
+    return up
+
+
+@pytest.fixture(scope="session")
+def kubernetes_cluster(bring_up: Callable[[Cluster], None]) -> Iterator[Cluster]:
     """A running cluster with one node and the python image; one that ran before stays."""
     cluster = Cluster.of()
     ran_before = bool(cluster.status())
     try:
-        make_cluster(cluster, inner_networks)
+        bring_up(cluster)
         cluster.import_image(python_image())
         yield cluster
     finally:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,12 @@ import pytest
 from kubernetes import client
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.conftest import make_cluster
 from tests.cluster.images import python_image
 from tests.cluster.machine import wait_until
 from tests.cluster.node import KUBELET_SYSCTLS, SYSCTLS, cgroup_folders
 from tests.cluster.pods import restricted_pod, run_pod, wait_for_phase
 from tests.cluster.programs import KUBERNETES
 from tests.cluster.slot import RECORDS, Slot
-from tests.conftest import InnerNetwork
 
 # The first test of a machine also builds the programs.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
@@ -187,12 +185,12 @@ def test_up_on_a_running_cluster_changes_nothing(kubernetes_cluster: Cluster) ->
 
 @pytest.mark.parametrize("crash", [(), ("containerd", "kubelet"), ("holder",)])
 def test_down_leaves_nothing_behind(
-    crash: tuple[str, ...], inner_networks: set[InnerNetwork]
+    crash: tuple[str, ...], bring_up: Callable[[Cluster], None]
 ) -> None:
     slot = Slot.from_environment((Slot.from_environment().number + 1) % 10)
     before = traces(slot)
     cluster = Cluster.of(slot)
-    make_cluster(cluster, inner_networks)
+    bring_up(cluster)
     try:
         cluster.import_image(python_image())
         start_lasting_pod(cluster)
