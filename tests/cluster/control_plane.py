@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cluster.errors import ClusterError
@@ -32,7 +33,7 @@ def is_api_ready(kubectl: Kubectl) -> bool:
 def control_plane_commands(machine: Machine, programs: Path) -> dict[str, list[str | Path]]:
     """Command lines by program: tests that stop one start it again with the same."""
     state, slot = machine.slot.state, machine.slot
-    etcd = {
+    etcd: dict[str, str | Path] = {
         "data-dir": state / "etcd",
         "listen-client-urls": ETCD_URL,
         "advertise-client-urls": ETCD_URL,
@@ -40,7 +41,7 @@ def control_plane_commands(machine: Machine, programs: Path) -> dict[str, list[s
         # Nothing here outlives the machine's next boot, so nothing waits for the disk.
         "unsafe-no-fsync": "true",
     }
-    api = {
+    api: dict[str, str | Path] = {
         "etcd-servers": ETCD_URL,
         "advertise-address": slot.node_ip,
         "secure-port": "6443",
@@ -59,7 +60,7 @@ def control_plane_commands(machine: Machine, programs: Path) -> dict[str, list[s
         "authorization-mode": "Node,RBAC",
         "enable-admission-plugins": "NodeRestriction",
     }
-    controllers = {
+    controllers: dict[str, str | Path] = {
         "kubeconfig": state / "controller-manager.conf",
         "service-account-private-key-file": state / "service-account.key",
         "root-ca-file": state / "ca.crt",
@@ -67,16 +68,18 @@ def control_plane_commands(machine: Machine, programs: Path) -> dict[str, list[s
         "bind-address": "127.0.0.1",
         "leader-elect": "false",
     }
-    scheduler = {
+    scheduler: dict[str, str | Path] = {
         "kubeconfig": state / "scheduler.conf",
         "bind-address": "127.0.0.1",
         "leader-elect": "false",
     }
-    options = dict(zip(PROGRAMS, (etcd, api, controllers, scheduler), strict=True))
+    options: dict[str, Mapping[str, str | Path]] = dict(
+        zip(PROGRAMS, (etcd, api, controllers, scheduler), strict=True)
+    )
     return {name: command_line(programs / name, given) for name, given in options.items()}
 
 
-def command_line(program: Path, options: dict[str, str | Path]) -> list[str | Path]:
+def command_line(program: Path, options: Mapping[str, str | Path]) -> list[str | Path]:
     if not program.exists():
         raise ClusterError(f"{program} is absent: build it with `python -m tests.cluster build`")
     return [program, *(f"--{name}={value}" for name, value in options.items())]

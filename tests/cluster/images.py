@@ -53,7 +53,7 @@ def write_image(rootfs: Path, name: str, out: Path, config: dict[str, Any]) -> P
     """
     with tempfile.TemporaryDirectory(prefix=".image-", dir=out.parent) as work:
         layer = Path(work) / "layer.tar"
-        options = ["--directory", rootfs, "--numeric-owner", "--sort=name", "--mtime=@0"]
+        options = ["--directory", str(rootfs), "--numeric-owner", "--sort=name", "--mtime=@0"]
         run(["tar", "--create", "--file", layer, *options, "."], timeout_s=900)
         with layer.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -53,9 +53,9 @@ def _certificate(
 ) -> None:
     added = [word for extension in extensions for word in ("-addext", extension)]
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    files = ["-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt"]
+    files: list[str | Path] = ["-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt"]
     certificate = ["-days", "3650", "-subj", subject, "-addext", "subjectKeyIdentifier=hash"]
-    config = ["-config", folder / "openssl.cnf"]
+    config: list[str | Path] = ["-config", folder / "openssl.cnf"]
     run(["openssl", "req", "-x509", *config, *key, *files, *certificate, *added, *(options or [])])
 
 

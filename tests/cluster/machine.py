@@ -240,7 +240,7 @@ def _spawn(command: Sequence[str], log: Path, home: Path = Path("/")) -> int:
     # posix_spawn rather than Popen: nobody must keep an object alive for as long as the process.
     return os.posix_spawn(
         program,
-        command,
+        list(command),
         {"PATH": PATH, "HOME": str(home)},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

@@ -1,10 +1,12 @@
-"""Pods of tests, as strict as eoray's own."""
+"""Pods of tests, as strict as eoray's own.
+
+``core`` is a CoreV1Api. Its types know models only, and may be None throughout; it takes and
+gives plain dictionaries and whole objects.
+"""
 
 from __future__ import annotations
 
 from typing import Any
-
-from kubernetes import client
 
 from tests.cluster.images import PYTHON_IMAGE
 from tests.cluster.machine import wait_until
@@ -45,16 +47,16 @@ def restricted_pod(name: str, code: str, **spec: Any) -> dict[str, Any]:
     }
 
 
-def run_pod(core: client.CoreV1Api, namespace: str, pod: dict[str, Any]) -> tuple[str, str]:
+def run_pod(core: Any, namespace: str, pod: dict[str, Any]) -> tuple[str, str]:
     """Run a pod to its end; its phase and its log."""
     name = pod["metadata"]["name"]
     core.create_namespaced_pod(namespace, pod)
     wait_for_phase(core, namespace, name, *TERMINAL)
-    phase: str = core.read_namespaced_pod(name, namespace).status.phase
+    phase = core.read_namespaced_pod(name, namespace).status.phase
     return phase, core.read_namespaced_pod_log(name, namespace)
 
 
-def wait_for_phase(core: client.CoreV1Api, namespace: str, name: str, *phases: str) -> None:
+def wait_for_phase(core: Any, namespace: str, name: str, *phases: str) -> None:
     def reached() -> bool:
         return core.read_namespaced_pod(name, namespace).status.phase in phases
 

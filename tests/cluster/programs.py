@@ -83,6 +83,8 @@ def build_programs(folder: Path | None = None) -> Path:
     _check_tools(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _only_one(folder):
+        for left in folder.glob(".build-*"):  # of a build that was killed
+            shutil.rmtree(left)
         for program in missing_programs(folder):
             print(f"building {program.stamp}", file=sys.stderr, flush=True)
             _build(program, folder)

@@ -24,7 +24,7 @@ FOREVER = "import signal; signal.pause()"
 
 
 @pytest.fixture
-def core(api: client.ApiClient) -> client.CoreV1Api:
+def core(api: client.ApiClient) -> Any:
     return client.CoreV1Api(api)
 
 
@@ -32,18 +32,18 @@ def test_the_api_server_has_the_pinned_version(api: client.ApiClient) -> None:
     assert client.VersionApi(api).get_code().git_version == f"v{KUBERNETES}"
 
 
-def test_a_restricted_pod_runs_to_completion(core: client.CoreV1Api, namespace: str) -> None:
+def test_a_restricted_pod_runs_to_completion(core: Any, namespace: str) -> None:
     code = "import os; print('uid', os.getuid())"
     assert run_pod(core, namespace, restricted_pod("once", code)) == ("Succeeded", "uid 1000\n")
 
 
-def test_a_failing_pod_keeps_its_exit_code(core: client.CoreV1Api, namespace: str) -> None:
+def test_a_failing_pod_keeps_its_exit_code(core: Any, namespace: str) -> None:
     phase, _ = run_pod(core, namespace, restricted_pod("fails", "raise SystemExit(7)"))
     container = core.read_namespaced_pod("fails", namespace).status.container_statuses[0]
     assert (phase, container.state.terminated.exit_code) == ("Failed", 7)
 
 
-def test_a_privileged_pod_is_refused(core: client.CoreV1Api, namespace: str) -> None:
+def test_a_privileged_pod_is_refused(core: Any, namespace: str) -> None:
     pod = restricted_pod("privileged", "")
     pod["spec"]["containers"][0]["securityContext"] = {"privileged": True}
     with pytest.raises(client.ApiException, match='violates PodSecurity "restricted') as refusal:
@@ -51,9 +51,7 @@ def test_a_privileged_pod_is_refused(core: client.CoreV1Api, namespace: str) -> 
     assert refusal.value.status == 403
 
 
-def test_a_pod_reaches_another_by_the_name_of_its_service(
-    core: client.CoreV1Api, namespace: str
-) -> None:
+def test_a_pod_reaches_another_by_the_name_of_its_service(core: Any, namespace: str) -> None:
     serve = "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=8000, bind='0.0.0.0')"
     core.create_namespaced_pod(namespace, restricted_pod("server", serve, hostname="server"))
     ports = [{"port": 80, "targetPort": 8000}]
@@ -84,7 +82,7 @@ print(socket.gethostbyname(name), status)
 
 
 def test_a_pod_reaches_the_host(
-    core: client.CoreV1Api, namespace: str, kubernetes_cluster: Cluster, http_server: str
+    core: Any, namespace: str, kubernetes_cluster: Cluster, http_server: str
 ) -> None:
     code = f"import urllib.request as u; print(u.urlopen('{http_server}', timeout=10).status)"
     assert run_pod(core, namespace, restricted_pod("outwards", code)) == ("Succeeded", "200\n")
@@ -119,7 +117,7 @@ def test_a_misspelt_field_of_a_rayjob_is_refused(api: client.ApiClient, namespac
     with pytest.raises(client.ApiException) as refusal:
         create_rayjob(api, namespace, job)
     assert refusal.value.status == 400
-    assert 'unknown field "spec.shutdownAfterJobFinished"' in refusal.value.body
+    assert 'unknown field "spec.shutdownAfterJobFinished"' in str(refusal.value.body)
 
 
 @pytest.mark.usefixtures("kuberay_crds")
@@ -129,8 +127,8 @@ def test_a_correct_rayjob_is_accepted(api: client.ApiClient, namespace: str) -> 
 
 
 def rayjob(name: str) -> dict[str, Any]:
-    template = {"spec": restricted_pod("head", "")["spec"]}
-    head = {"rayStartParams": {"num-cpus": "0"}, "template": template}
+    template: dict[str, Any] = {"spec": restricted_pod("head", "")["spec"]}
+    head: dict[str, Any] = {"rayStartParams": {"num-cpus": "0"}, "template": template}
     spec = {
         "entrypoint": "true",
         "submissionMode": "HTTPMode",
@@ -145,18 +143,19 @@ def rayjob(name: str) -> dict[str, Any]:
 
 
 def create_rayjob(api: client.ApiClient, namespace: str, job: dict[str, Any]) -> dict[str, Any]:
-    created: dict[str, Any] = client.CustomObjectsApi(api).create_namespaced_custom_object(
+    custom: Any = client.CustomObjectsApi(api)
+    created: dict[str, Any] = custom.create_namespaced_custom_object(
         "ray.io", "v1", namespace, "rayjobs", job, field_validation="Strict"
     )
     return created
 
 
 def test_fake_gpu_nodes_take_only_pods_that_tolerate_them(
-    core: client.CoreV1Api, namespace: str, kubernetes_cluster: Cluster
+    core: Any, namespace: str, kubernetes_cluster: Cluster
 ) -> None:
     kubernetes_cluster.add_fake_gpu_nodes(2)
     toleration = {"key": "nvidia.com/gpu", "operator": "Exists"}
-    for name, tolerations in {"fits": [toleration], "refused": []}.items():
+    for name, tolerations in (("fits", [toleration]), ("refused", [])):
         pod = restricted_pod(name, "", tolerations=tolerations)
         pod["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "8"}}
         core.create_namespaced_pod(namespace, pod)
@@ -171,7 +170,7 @@ def test_fake_gpu_nodes_take_only_pods_that_tolerate_them(
 
 
 def test_the_api_server_comes_back_with_its_objects(
-    core: client.CoreV1Api, namespace: str, kubernetes_cluster: Cluster
+    core: Any, namespace: str, kubernetes_cluster: Cluster
 ) -> None:
     kubernetes_cluster.restart("kube-apiserver")
     assert core.read_namespace(namespace).status.phase == "Active"
