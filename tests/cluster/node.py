@@ -65,9 +65,10 @@ def cgroup_folders(slot: Slot) -> list[Path]:
     """The slot's top cgroup: one folder, or with cgroup v1 one for each controller."""
     if (CGROUPS / "cgroup.controllers").exists():
         return [CGROUPS / slot.name]
-    # `cpu` and `cpuacct` may be two names of one folder; `unified` is version 2 beside version 1.
+    # `cpu` and `cpuacct` may be two names of one folder. In `unified`, version 2 beside version
+    # 1, runc makes folders too.
     roots = {each.resolve() for each in CGROUPS.iterdir() if each.is_dir()}
-    return sorted(root / slot.name for root in roots if root.name != "unified")
+    return sorted(root / slot.name for root in roots)
 
 
 def remove_cgroups(slot: Slot) -> None:
