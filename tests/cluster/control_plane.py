@@ -57,6 +57,8 @@ def control_plane_commands(machine: Machine, programs: Path) -> dict[str, list[s
         "service-account-key-file": state / "service-account.key",
         "service-account-signing-key-file": state / "service-account.key",
         "service-cluster-ip-range": slot.services,
+        # So that it is Pod Security that refuses privileged pods, as in real clusters.
+        "allow-privileged": "true",
         "authorization-mode": "Node,RBAC",
         "enable-admission-plugins": "NodeRestriction",
     }
