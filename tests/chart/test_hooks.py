@@ -39,8 +39,8 @@ def test_helm_test_asks_the_doctor(defaults: Release) -> None:
     ("profile", "line"),
     [
         ("full", 'cluster "eoray": token mode'),
-        ("full", "eoray schedule run-now weekly-slovenia"),
-        ("full", "eoray submit run.yaml --cluster eoray"),
+        ("full", "eoray submit run.yaml"),
+        ("full", "eoray list"),
         ("production", "each run gets a cluster and a token of its own"),
         ("production", "Images are named by tag"),
         ("defaults", "helm test eoray -n maps"),

@@ -1,0 +1,146 @@
+"""What eoray creates, on a real API server: taken whole, owned, counted, refused, collected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client
+
+from eoray.config import RunConfig, parse_config
+from eoray.errors import ClusterError
+from eoray.k8s.client import Cluster, RefusedError
+from eoray.k8s.end import delete_attempt
+from eoray.k8s.rayjob import build_rayjob
+from eoray.k8s.submit import plan_attempt, submit_run
+from tests.cluster.machine import wait_until
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(2400),
+    pytest.mark.usefixtures("kuberay_crds"),
+]
+
+RUN_FILE = """\
+version: 1
+name: slovenia
+aoi: [14.0, 46.0, 14.2, 46.2]
+time: 2024-01-01/2024-12-31
+task: cube
+store: s3://maps/slovenia
+cluster:
+  image: registry.example/eoray@sha256:0123
+  ray_version: 2.60.0
+  service_account: default
+  deadline_minutes: 60
+  secrets: [storage]
+  claims: [{claim: outputs, path: /data}]
+  workers:
+    - {name: readers, max: 3}
+    - {name: gpu, gpus: 1, max: 2, node_selector: {pool: gpu}}
+"""
+
+
+@pytest.fixture
+def config() -> RunConfig:
+    return parse_config(RUN_FILE)
+
+
+@pytest.fixture
+def cluster(api: client.ApiClient, namespace: str) -> Cluster:
+    return Cluster(lambda: api, namespace)
+
+
+def play_operator(api: client.ApiClient, namespace: str, name: str, **status: str) -> None:
+    """Set the status as the operator would."""
+    client.CustomObjectsApi(api).patch_namespaced_custom_object_status(
+        "ray.io", "v1", namespace, "rayjobs", name, {"status": status},
+        _content_type="application/merge-patch+json",
+    )  # fmt: skip
+
+
+def test_every_field_that_is_sent_is_kept(cluster: Cluster, config: RunConfig) -> None:
+    made = submit_run(cluster, config, Path("/"))
+    kept = cluster.rayjob(made.name)
+    sent = build_rayjob(plan_attempt(config, Path("/")), cluster.namespace)
+    assert kept is not None
+    assert missing(sent["spec"], kept["spec"]) == []
+
+
+def missing(sent: Any, kept: Any, path: str = "spec") -> list[str]:
+    """Paths of what was sent and is not there, or differs."""
+    if isinstance(sent, dict) and isinstance(kept, dict):
+        return [
+            line
+            for key, value in sent.items()
+            for line in missing(value, kept.get(key), f"{path}.{key}")
+        ]
+    if isinstance(sent, list) and isinstance(kept, list) and len(sent) == len(kept):
+        pairs = enumerate(zip(sent, kept, strict=True))
+        return [line for i, (a, b) in pairs for line in missing(a, b, f"{path}.{i}")]
+    # a server leaves empty lists and maps out
+    return [] if sent == kept or (not sent and kept is None) else [f"{path}: {sent!r} {kept!r}"]
+
+
+def test_pods_of_head_and_workers_pass_the_restricted_standard(
+    api: client.ApiClient, cluster: Cluster, config: RunConfig
+) -> None:
+    spec = build_rayjob(plan_attempt(config, Path("/")), cluster.namespace)["spec"][
+        "rayClusterSpec"
+    ]
+    templates = [spec["headGroupSpec"]["template"]]
+    templates += [group["template"] for group in spec["workerGroupSpecs"]]
+    core = client.CoreV1Api(api)
+    for number, template in enumerate(templates):
+        pod: Any = {**template, "metadata": {**template["metadata"], "name": f"pod-{number}"}}
+        core.create_namespaced_pod(cluster.namespace, pod, dry_run="All", field_validation="Strict")
+
+
+def test_submitting_again_follows_what_the_operator_says(
+    api: client.ApiClient, cluster: Cluster, config: RunConfig
+) -> None:
+    first = submit_run(cluster, config, Path("/"))
+    assert submit_run(cluster, config, Path("/")).what == "attached"
+    ended = {"jobDeploymentStatus": "Failed", "jobStatus": "RUNNING", "reason": "DeadlineExceeded"}
+    play_operator(api, cluster.namespace, first.name, **ended)
+    second = submit_run(cluster, config, Path("/"))
+    assert (second.what, second.name) == ("created", f"{first.key}-2")
+    play_operator(
+        api, cluster.namespace, second.name, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED"
+    )
+    assert submit_run(cluster, config, Path("/")).what == "done"
+
+
+def test_run_file_is_collected_with_its_attempt(cluster: Cluster, config: RunConfig) -> None:
+    made = submit_run(cluster, config, Path("/"))
+    assert cluster.has_config_map(made.name)
+    assert delete_attempt(cluster, made.name, timeout_s=60) is True
+    wait_until(lambda: not cluster.has_config_map(made.name), 30, "the run file to be collected")
+
+
+def test_quota_refuses_before_anything_is_created(
+    api: client.ApiClient, cluster: Cluster, config: RunConfig
+) -> None:
+    core = client.CoreV1Api(api)
+    quota: Any = {"metadata": {"name": "few"}, "spec": {"hard": {"count/rayjobs.ray.io": "0"}}}
+    core.create_namespaced_resource_quota(cluster.namespace, quota)
+
+    def is_counted() -> bool:
+        found = core.read_namespaced_resource_quota("few", cluster.namespace)
+        return bool(found.status and found.status.hard)
+
+    wait_until(is_counted, 30, "the quota to be counted")
+    with pytest.raises(RefusedError, match="exceeded quota: few"):
+        submit_run(cluster, config, Path("/"))
+    assert cluster.rayjobs("eoray.dev/name=slovenia") == []
+
+
+def test_missing_right_is_named(api: client.ApiClient, cluster: Cluster, config: RunConfig) -> None:
+    def as_nobody() -> client.ApiClient:
+        nobody = client.ApiClient(api.configuration)
+        nobody.set_default_header("Impersonate-User", "nobody")
+        return nobody
+
+    with pytest.raises(ClusterError, match=r"you may not list rayjobs.*nobody"):
+        submit_run(Cluster(as_nobody, cluster.namespace), config, Path("/"))
