@@ -134,19 +134,6 @@ class Cluster:
             ),
         )
 
-    def has_config_map(self, name: str) -> bool:
-        """Whether a ConfigMap is there."""
-        found = self._read(
-            "list",
-            "configmaps",
-            lambda: self._core().list_namespaced_config_map(
-                self.namespace,
-                field_selector=f"metadata.name={name}",
-                _request_timeout=_TIMEOUT_S,
-            ),
-        )
-        return bool(self._plain(found)["items"])
-
     def pods(self, selector: str) -> list[dict[str, Any]]:
         """Pods with some labels."""
         found = self._read(

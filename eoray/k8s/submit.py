@@ -134,8 +134,8 @@ def _create(cluster: Cluster, attempt: Attempt, rayjob: dict[str, Any]) -> Submi
 
 
 def _complete(cluster: Cluster, attempt: Attempt, rayjob: Mapping[str, Any], state: State) -> None:
-    """Make the run file that a submitter which died left out."""
-    if not state.is_finished and not cluster.has_config_map(attempt.name):
+    """Make the run file that a submitter which died left out; looking first needs a right more."""
+    if not state.is_finished:
         _add_run_file(cluster, attempt, rayjob)
 
 

@@ -112,11 +112,18 @@ def test_submitting_again_follows_what_the_operator_says(
     assert submit_run(cluster, config, Path("/")).what == "done"
 
 
-def test_run_file_is_collected_with_its_attempt(cluster: Cluster, config: RunConfig) -> None:
+def test_run_file_is_collected_with_its_attempt(
+    api: client.ApiClient, cluster: Cluster, config: RunConfig
+) -> None:
     made = submit_run(cluster, config, Path("/"))
-    assert cluster.has_config_map(made.name)
+
+    def is_there() -> bool:
+        found = client.CoreV1Api(api).list_namespaced_config_map(cluster.namespace)
+        return made.name in {str(item.metadata and item.metadata.name) for item in found.items}
+
+    assert is_there()
     assert delete_attempt(cluster, made.name, timeout_s=60) is True
-    wait_until(lambda: not cluster.has_config_map(made.name), 30, "the run file to be collected")
+    wait_until(lambda: not is_there(), 30, "the run file to be collected")
 
 
 def test_quota_refuses_before_anything_is_created(

@@ -222,3 +222,13 @@ def test_missing_ray_version_is_named(read_config: Any, monkeypatch: Any) -> Non
     monkeypatch.setattr("eoray.k8s.submit.version", absent)
     with pytest.raises(ConfigError, match=r"cluster\.ray_version: missing"):
         plan_attempt(read_config("cluster.ray_version=null"), Path())
+
+
+def test_schedule_needs_no_right_beyond_those_of_its_role(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, first: str
+) -> None:
+    submit_run(cluster, config, folder)
+    asked = {(method, path.split("?")[0].rsplit("/", 1)[-1]) for method, path in api.requests}
+    assert asked <= {
+        ("POST", "rayjobs"), ("GET", "rayjobs"), ("POST", "configmaps"), ("GET", "pods"),
+    }  # fmt: skip
