@@ -50,7 +50,7 @@ def submit(
         from eoray.k8s.job import submit as submit_file
         from eoray.k8s.job import summary
 
-        given = overrides or []
+        given = [*_of_environment(run_file, overrides or []), *(overrides or [])]
         for line in bound_of(load_config(run_file, given).cluster).lines():
             say(line)
         job = submit_file(
@@ -77,6 +77,15 @@ def submit(
 
     run_verb(action, text=lambda r: f"{r['name']}  {r['line']}", as_json=as_json, debug=debug,
              ends=end_of)  # fmt: skip
+
+
+def _of_environment(run_file: str, overrides: list[str]) -> list[str]:
+    """The namespace that EORAY_NAMESPACE names, where the run file names none."""
+    from eoray.config import load_config
+
+    namespace = os.environ.get("EORAY_NAMESPACE")
+    named = load_config(run_file, overrides).cluster.namespace
+    return [f"cluster.namespace={namespace}"] if namespace and named is None else []
 
 
 def _window(scheduled_time: str | None, lookback_days: int | None) -> Window | None:

@@ -94,7 +94,11 @@ def test_pods_of_head_and_workers_pass_the_restricted_standard(
     core = client.CoreV1Api(api)
     for number, template in enumerate(templates):
         pod: Any = {**template, "metadata": {**template["metadata"], "name": f"pod-{number}"}}
-        core.create_namespaced_pod(cluster.namespace, pod, dry_run="All", field_validation="Strict")
+        taken = core.create_namespaced_pod(
+            cluster.namespace, pod, dry_run="All", field_validation="Strict"
+        )
+        assert taken.spec is not None
+        assert taken.spec.containers[0].image == config.cluster.image
 
 
 def test_submitting_again_follows_what_the_operator_says(

@@ -172,3 +172,13 @@ def test_submitting_imports_neither_ray_nor_torch_nor_rasterio(run_file: Path) -
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_namespace_of_the_environment_serves_where_the_run_file_names_none(
+    verb: Verb, run_file: Path, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EORAY_NAMESPACE", "atlas")
+    name = json.loads(verb("submit", run_file, "--detach", "--json")[1])["name"]
+    assert ("rayjobs", "atlas", name) in api.objects
+    verb("submit", run_file, "cluster.namespace=maps", "--detach")
+    assert ("rayjobs", "maps", name) in api.objects
