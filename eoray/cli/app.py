@@ -22,6 +22,7 @@ from eoray.cli import (
     submit,
     version,
 )
+from eoray.cli.leave import leave_whole
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 usage or run file, 3 timeout, 4 unreachable, 5 cancelled. "
@@ -66,4 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: What stands behind ``eoray``; None takes the process's own.
     """
-    app(args=None if arguments is None else list(arguments), prog_name="eoray")
+    if arguments is not None:
+        app(args=list(arguments), prog_name="eoray")
+    with leave_whole():
+        app(prog_name="eoray")
