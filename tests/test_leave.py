@@ -58,6 +58,6 @@ def test_an_error_is_told_in_full() -> None:
 
 
 def test_writes_in_flight_do_not_take_the_exit_code_away(tmp_path: Path) -> None:
-    # without the end of our own, two of five such processes die by a signal
+    # without the end of our own, one of four such processes dies by a signal
     codes = [leave(_WRITES_IN_FLIGHT, str(tmp_path / f"{i}")).returncode for i in range(6)]
     assert codes == [5] * 6

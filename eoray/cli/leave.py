@@ -2,7 +2,7 @@
 
 Ctrl-C, or an error, can leave requests of the store in flight. Their threads (Rust, without a
 word to Python) then come back to an interpreter that is being taken down, and the process dies by
-SIGSEGV or SIGABRT in place of its exit code (12 of 31 times with 400 writes in flight).
+SIGSEGV or SIGABRT in place of its exit code (a third of the times with 400 writes in flight).
 """
 
 from __future__ import annotations
