@@ -42,7 +42,7 @@ from eoray.cube.mask import MaskRecipe
 from eoray.cube.scenes import BLOCK_EDGE, CubeRecipe, plan_scenes, scene_product
 from eoray.execute import Executor
 from eoray.grid import TILE_M, TOP_M, Tile, box_lonlat
-from eoray.run.driver import Driver, StagePlan, StageReport, Wave
+from eoray.run.driver import Driver, StagePlan, Wave
 from eoray.run.lease import hold_store
 from eoray.sentinel2 import BANDS
 
@@ -130,9 +130,9 @@ class TimedDriver(Driver):
         self.commits: list[float] = []
         self.peak = 0
 
-    def _commit_wave(self, plan: StagePlan, receipts: Sequence[Any], report: StageReport) -> None:
+    def _commit_wave(self, *arguments: Any) -> None:
         begun = time.monotonic()
-        super()._commit_wave(plan, receipts, report)
+        super()._commit_wave(*arguments)
         self.commits.append(time.monotonic() - begun)
         self.peak = max(self.peak, psutil.Process().memory_info().rss)
 

@@ -21,6 +21,7 @@ from eoray.errors import ConflictError, EorayError, StoreError
 from eoray.execute import Executor, run_tasks
 from eoray.grid import Tile
 from eoray.log import get_logger
+from eoray.run.meters import StageMeter
 
 if TYPE_CHECKING:
     import icechunk
@@ -98,8 +99,10 @@ class Driver:
         self._base = self.repository.lookup_branch(store.BRANCH)
         self._prepare(plan)
         todo = self._todo(plan, report)
+        meter = StageMeter(self.holder.run, plan.name, len(plan.rows))
+        meter.done(report.skipped)
         try:
-            self._run_rows(plan, todo, report)
+            self._run_rows(plan, todo, report, meter)
         finally:
             report.seconds = time.monotonic() - begun
         report.failed_reads = self._failed_reads(plan)
@@ -135,7 +138,9 @@ class Driver:
                 todo.append(row if len(missing) == len(row.tiles) else row.only(missing))
         return todo
 
-    def _run_rows(self, plan: StagePlan, rows: Sequence[Any], report: StageReport) -> None:
+    def _run_rows(
+        self, plan: StagePlan, rows: Sequence[Any], report: StageReport, meter: StageMeter
+    ) -> None:
         if not rows:
             return
         session = self.repository.writable_session(store.BRANCH)
@@ -151,19 +156,20 @@ class Driver:
                     raise _explained(outcome.error, outcome.key)
                 pending.append(outcome.receipt)
                 report.tasks += 1
+                meter.done(report.tasks + report.skipped)
                 if self.progress is not None:
                     self.progress(plan.name, report.tasks + report.skipped, len(plan.rows))
                 n_shards = sum(receipt.n_shards for receipt in pending)
                 if n_shards >= self.wave.shards or time.monotonic() - last >= self.wave.seconds:
                     # taken out first: a commit that was refused is not tried again on a new tip
                     wave, pending = pending, []
-                    self._commit_wave(plan, wave, report)
+                    self._commit_wave(plan, wave, report, meter)
                     last = time.monotonic()
         finally:
             # an interrupt or a failed task must not cost what is finished
             outcomes.close()  # type: ignore[attr-defined]
             if pending:
-                self._commit_wave(plan, pending, report)
+                self._commit_wave(plan, pending, report, meter)
 
     def _positions(self, plan: StagePlan) -> dict[tuple[int, str], int]:
         root = self._read_root()
@@ -174,10 +180,15 @@ class Driver:
         }
 
     def _commit_wave(
-        self, plan: StagePlan, receipts: Sequence[RowReceipt], report: StageReport
+        self,
+        plan: StagePlan,
+        receipts: Sequence[RowReceipt],
+        report: StageReport,
+        meter: StageMeter,
     ) -> None:
         import zarr
 
+        begun = time.monotonic()
         tiles = [tile for receipt in receipts for tile in receipt.tiles]
         _check_disjoint([(tile.tile, tile.entry) for tile in tiles])
         session = self.repository.writable_session(store.BRANCH)
@@ -186,6 +197,11 @@ class Driver:
         write_receipts(zarr.open_group(session.store, mode="a"), plan.spec.name, tiles)
         self._commit(session, f"{plan.name}: {len(tiles)} tiles of {plan.spec.name}")
         report.commits += 1
+        meter.committed(
+            tiles=len(tiles),
+            failed_reads=sum(tile.n_failed for tile in tiles),
+            seconds=time.monotonic() - begun,
+        )
         get_logger().info(
             "commit", stage=plan.name, product=plan.spec.name, rows=len(receipts), tiles=len(tiles)
         )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 import pytest
 
+from eoray.run.meters import METRICS
 from tests.chart.release import Manifest, Release, render
 
-ALERTS = {"EorayHeadMemoryHigh", "EorayScheduleFailed", "EorayMapOld"}
+OF_RUNS = {"EorayHeadMemoryHigh", "EorayNoCommit", "EorayFailedReads"}
+ALERTS = OF_RUNS | {"EorayScheduleFailed", "EorayMapOld"}
+OURS = {f"ray_{name}" for name in METRICS}
 # Ray 2.60's dashboard agent, and kube-state-metrics' pages on Job and CronJob.
-KNOWN_METRICS = {
+OF_OTHERS = {
     "ray_node_mem_used",
     "ray_node_mem_total",
     "kube_job_failed",
@@ -19,6 +24,12 @@ KNOWN_METRICS = {
     "kube_cronjob_created",
     "kube_cronjob_spec_suspend",
     "kube_cronjob_status_last_successful_time",
+    "ray_node_cpu_count",
+    "ray_node_cpu_utilization",
+    "ray_node_gpus_utilization",
+    "ray_node_network_receive_speed",
+    "ray_node_network_send_speed",
+    "ray_node_disk_usage",
 }
 
 
@@ -52,13 +63,17 @@ def test_metrics_say_which_run_they_are_of(full: Release, label: str) -> None:
     assert label in full.one("PodMonitor")["spec"]["podTargetLabels"]
 
 
-def test_there_are_three_alerts(alerts: dict[str, Manifest]) -> None:
+def test_there_are_five_alerts(alerts: dict[str, Manifest]) -> None:
     assert set(alerts) == ALERTS
 
 
 def test_alerts_use_metrics_that_exist(alerts: dict[str, Manifest]) -> None:
     text = " ".join(rule["expr"] for rule in alerts.values())
-    assert set(re.findall(r"\b(\w+)\{", text)) == KNOWN_METRICS
+    assert metrics_in(text) <= OURS | OF_OTHERS
+
+
+def metrics_in(expression: str) -> set[str]:
+    return set(re.findall(r"\b(\w+)\{", expression))
 
 
 @pytest.mark.parametrize("alert", sorted(ALERTS))
@@ -96,11 +111,52 @@ def test_an_old_map_is_judged_by_its_schedules_age(alerts: dict[str, Manifest]) 
     assert 'cronjob="weekly-slovenia"' in expression
 
 
-def test_without_schedules_only_the_heads_memory_is_watched() -> None:
+def test_without_schedules_only_runs_are_watched() -> None:
     (group,) = render({"monitoring": {"rules": {"enabled": True}}}).one("PrometheusRule")["spec"][
         "groups"
     ]
-    assert [rule["alert"] for rule in group["rules"]] == ["EorayHeadMemoryHigh"]
+    assert {rule["alert"] for rule in group["rules"]} == OF_RUNS
+
+
+@pytest.fixture(scope="module")
+def dashboard(full: Release) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(
+        full.one("ConfigMap", "eoray-dashboard")["data"]["eoray.json"]
+    )
+    return loaded
+
+
+def expressions(dashboard: dict[str, Any]) -> list[str]:
+    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+
+def test_grafana_finds_the_dashboard_by_its_label(full: Release, defaults: Release) -> None:
+    labels = full.one("ConfigMap", "eoray-dashboard")["metadata"]["labels"]
+    assert labels["grafana_dashboard"] == "1"
+    assert "eoray-dashboard" not in defaults.named("ConfigMap")
+
+
+def test_panels_use_metrics_that_exist_and_show_the_drivers(dashboard: dict[str, Any]) -> None:
+    shown = metrics_in(" ".join(expressions(dashboard)))
+    assert shown <= OURS | OF_OTHERS
+    assert shown >= OURS - {"ray_eoray_commits"}
+
+
+def test_every_panel_keeps_to_the_chosen_namespace(dashboard: dict[str, Any]) -> None:
+    for expression in expressions(dashboard):
+        matchers = re.findall(r"\w+\{(.*?)\}", expression)
+        assert matchers
+        assert all('namespace="$namespace"' in each for each in matchers)
+
+
+def test_panels_do_not_cover_each_other(dashboard: dict[str, Any]) -> None:
+    cells: set[tuple[int, int]] = set()
+    for panel in dashboard["panels"]:
+        at = panel["gridPos"]
+        covered = {(at["x"] + i, at["y"] + j) for i in range(at["w"]) for j in range(at["h"])}
+        assert not cells & covered
+        assert at["x"] + at["w"] <= 24
+        cells |= covered
 
 
 def test_the_quota_is_what_was_asked_for(full: Release) -> None:
