@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
@@ -67,6 +69,58 @@ def read_bytes(url: str) -> bytes:
     if is_local(url):
         return local_path(url).read_bytes()
     return bytes(object_store(_parent(url)).get(_name(url)).bytes())
+
+
+def list_names(url: str) -> list[str]:
+    """Names of the objects or files right below a folder or prefix, in order; none is fine."""
+    if is_local(url):
+        folder = local_path(url)
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    found = object_store(url).list_with_delimiter()["objects"]
+    return sorted(str(entry["path"]) for entry in found)
+
+
+def delete(url: str) -> None:
+    """Delete an object or a local file; none is fine."""
+    if is_local(url):
+        local_path(url).unlink(missing_ok=True)
+    elif exists(url):
+        object_store(_parent(url)).delete(_name(url))
+
+
+@contextmanager
+def local_copy(url: str) -> Iterator[Path]:
+    """Lend a file for libraries that read files only: a local one itself, else a copy of it.
+
+    Args:
+        url: A path, an object, or a file behind HTTP. It is read whole, so it should be small.
+
+    Raises:
+        FileNotFoundError: There is none.
+        StoreError: It cannot be read.
+    """
+    if is_local(url):
+        yield local_path(url)
+        return
+    with tempfile.TemporaryDirectory(prefix="eoray-copy-") as folder:
+        path = Path(folder) / unquote(urlparse(_name(url)).path)
+        path.write_bytes(_read_any(url))
+        yield path
+
+
+def _read_any(url: str) -> bytes:
+    if urlparse(url).scheme not in ("http", "https"):
+        return read_bytes(url)
+    from obstore.exceptions import BaseError
+    from obstore.store import HTTPStore
+
+    try:
+        store = HTTPStore.from_url(_parent(url), client_options={"allow_http": True})
+        return bytes(store.get(unquote(_name(url))).bytes())
+    except BaseError as error:
+        raise StoreError(
+            f"{url!r} cannot be read ({' '.join(str(error).split())[:200]}); correct the address"
+        ) from error
 
 
 def write_bytes(url: str, data: bytes) -> None:

@@ -11,6 +11,7 @@ from obstore.store import MemoryStore
 
 from eoray import storage
 from eoray.errors import StoreError
+from eoray.testing.http import archive_server
 
 
 @pytest.fixture
@@ -120,3 +121,33 @@ def test_azure_needs_its_account(monkeypatch: pytest.MonkeyPatch) -> None:
         storage.icechunk_storage("az://maps/cube")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "eoteam")
     assert "maps" in repr(storage.icechunk_storage("az://maps/cube"))
+
+
+def test_names_of_a_folder_that_is_not_there_are_none(tmp_path: Path) -> None:
+    assert storage.list_names(str(tmp_path / "absent")) == []
+
+
+def test_a_local_file_is_lent_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.geojson"
+    path.write_text("{}")
+    with storage.local_copy(str(path)) as lent:
+        assert lent == path
+
+
+def test_a_file_behind_http_is_lent_as_a_copy(tmp_path: Path) -> None:
+    (tmp_path / "a b.geojson").write_text("{}")
+    with (
+        archive_server(tmp_path) as server,
+        storage.local_copy(f"{server.url}/a%20b.geojson") as lent,
+    ):
+        assert (lent.name, lent.read_text()) == ("a b.geojson", "{}")
+    assert not lent.exists()
+
+
+def test_an_absent_file_behind_http_is_named(tmp_path: Path) -> None:
+    with (
+        archive_server(tmp_path) as server,
+        pytest.raises(FileNotFoundError, match=r"absent\.geojson"),
+        storage.local_copy(f"{server.url}/absent.geojson"),
+    ):
+        pass

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eoray.errors import DataError
+from eoray import storage
+from eoray.errors import DataError, EorayError
 from eoray.grid import PixelWindow, Tile, zone_of
 
 if TYPE_CHECKING:
@@ -131,11 +132,17 @@ def _read_frame(path: str | Path, class_property: str) -> gpd.GeoDataFrame:
     import geopandas as gpd
     import pandas as pd
 
-    if not Path(path).exists():
-        raise DataError(f"labels {str(path)!r} do not exist; give a vector file in fit.labels")
+    absent = f"labels {str(path)!r} do not exist; give a vector file in fit.labels"
     try:
-        parquet = str(path).endswith((".parquet", ".geoparquet"))
-        frame = gpd.read_parquet(path) if parquet else gpd.read_file(path)
+        with storage.local_copy(str(path)) as local:
+            if not local.exists():
+                raise DataError(absent)
+            parquet = local.suffix in (".parquet", ".geoparquet")
+            frame = gpd.read_parquet(local) if parquet else gpd.read_file(local)
+    except FileNotFoundError as error:
+        raise DataError(absent) from error
+    except EorayError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(
             f"labels {str(path)!r} cannot be read: {error}; give GeoJSON, GeoPackage or GeoParquet"

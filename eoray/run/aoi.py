@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eoray.errors import ConfigError
+from eoray import storage
+from eoray.config import resolve_path
+from eoray.errors import ConfigError, EorayError
 from eoray.grid import Tile, box_lonlat, tiles_of_geometry
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def resolve_aoi(aoi: str | Sequence[float | str], folder: Path) -> Aoi:
         ConfigError: Empty, out of range, unreadable, or no tile id.
     """
     if isinstance(aoi, str):
-        geometry = _read(folder / aoi)
+        geometry = _read(resolve_path(aoi, folder))
         return Aoi(geometry, tuple(tiles_of_geometry(geometry)))
     values = list(aoi)
     if values and all(isinstance(value, str) for value in values):
@@ -60,27 +62,32 @@ def _box(values: list[float]) -> BaseGeometry:
     return box_lonlat(west, south, east, north)
 
 
-def _read(path: Path) -> BaseGeometry:
+def _read(path: str) -> BaseGeometry:
     import geopandas
     import shapely
 
-    if not path.exists():
-        raise ConfigError(
-            f"aoi file {str(path)!r} does not exist; give a GeoJSON or GeoPackage path, "
-            "[west, south, east, north] or tile ids"
-        )
+    absent = (
+        f"aoi file {path!r} does not exist; give a GeoJSON or GeoPackage path, "
+        "[west, south, east, north] or tile ids"
+    )
     try:
-        frame = geopandas.read_file(path)
+        with storage.local_copy(path) as local:
+            if not local.exists():
+                raise ConfigError(absent)
+            frame = geopandas.read_file(local)
+    except FileNotFoundError as error:
+        raise ConfigError(absent) from error
+    except EorayError:
+        raise
     except Exception as error:  # pyogrio raises a family of its own
         raise ConfigError(
-            f"aoi file {str(path)!r} cannot be read ({error}); GeoJSON, GeoPackage and "
-            "Shapefile work"
+            f"aoi file {path!r} cannot be read ({error}); GeoJSON, GeoPackage and Shapefile work"
         ) from error
     shapes = frame.geometry[frame.geometry.notna() & ~frame.geometry.is_empty]
     if len(shapes) == 0:
-        raise ConfigError(f"aoi file {str(path)!r} holds no geometry; draw a polygon in it")
+        raise ConfigError(f"aoi file {path!r} holds no geometry; draw a polygon in it")
     if frame.crs is None:
-        raise ConfigError(f"aoi file {str(path)!r} names no CRS; save it with one")
+        raise ConfigError(f"aoi file {path!r} names no CRS; save it with one")
     return shapely.union_all(shapes.to_crs(4326).values)
 
 

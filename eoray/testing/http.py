@@ -84,19 +84,20 @@ import json, sys
 order = json.loads(sys.stdin.readline())
 sys.path[:] = order["path"]
 from eoray.testing.http import serve
-serve(order["folder"], order["faults"])
+serve(order["folder"], order["faults"], order["host"])
 """
 
 
 @contextmanager
 def archive_server(
-    folder: str | Path, *, faults: Mapping[int, Fault] | None = None
+    folder: str | Path, *, faults: Mapping[int, Fault] | None = None, host: str = "127.0.0.1"
 ) -> Iterator[ArchiveServer]:
-    """Serve a folder on 127.0.0.1 at a free port for as long as the block lasts.
+    """Serve a folder at a free port for as long as the block lasts.
 
     Args:
         folder: Root of what is served; nothing outside it is.
         faults: Number of a GET, counted from 1: what goes wrong with it.
+        host: Address of this machine to listen on.
 
     Yields:
         The server's address and counts.
@@ -107,7 +108,8 @@ def archive_server(
     process = subprocess.Popen(  # noqa: S603 - our own interpreter on our own code
         [sys.executable, "-c", _BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    order = {"path": sys.path, "folder": str(folder), "faults": dict(faults or {})}
+    order: dict[str, Any] = {"path": sys.path, "folder": str(folder), "host": host}
+    order["faults"] = dict(faults or {})
     try:
         if process.stdin is None or process.stdout is None:
             raise StoreError("the file server of tests has no pipes; free some file handles")
@@ -118,17 +120,17 @@ def archive_server(
             raise StoreError(
                 f"the file server of {str(folder)!r} did not start; its complaint stands on stderr"
             )
-        yield ArchiveServer(f"http://127.0.0.1:{port}")
+        yield ArchiveServer(f"http://{host}:{port}")
     finally:
         # the end of its input ends the server
         process.communicate()
 
 
-def serve(folder: str, faults: Mapping[str, Fault]) -> None:
+def serve(folder: str, faults: Mapping[str, Fault], host: str) -> None:
     """Run as the server's process: print the port, serve until standard input ends."""
     state = _State(Path(folder).resolve(), {int(number): fault for number, fault in faults.items()})
     handler = type("_BoundHandler", (_Handler,), {"state": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer((host, 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     sys.stdout.write(f"{server.server_port}\n")

@@ -65,7 +65,7 @@ class Trained:
 def train(
     plan: FitPlan,
     statistics: LabelStatistics,
-    checkpoints: Path,
+    checkpoints: str | Path,
     team: Team | None = None,
     *,
     progress: Progress | None = None,
@@ -78,7 +78,7 @@ def train(
     Args:
         plan: What to train on.
         statistics: Of the training labels.
-        checkpoints: Folder of this plan's checkpoints.
+        checkpoints: Folder or object-store prefix of this plan's checkpoints.
         team: This worker's place among the workers.
         progress: Called every ten steps by the first worker.
 
@@ -202,7 +202,7 @@ def _share_buffers(model: nn.Module, team: Team) -> None:
             team.add(buffer)
 
 
-def _restore(folder: Path, model: nn.Module, optimiser: Any, schedule: Any) -> int:
+def _restore(folder: str | Path, model: nn.Module, optimiser: Any, schedule: Any) -> int:
     """Load the newest checkpoint. The step is the sampler's cursor too; see draw_batch."""
     state = load_checkpoint(folder)
     if state is None:

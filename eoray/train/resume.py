@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import io
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from eoray import storage
 from eoray.errors import StoreError
-from eoray.storage import write_bytes
 
 KEPT = 2
 """Checkpoints that stay: the newest, and one before it in case the newest is being copied."""
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+def save_checkpoint(folder: str | Path, step: int, state: dict[str, Any]) -> str:
     """Write a checkpoint whole, then drop older ones.
 
     Args:
-        folder: Checkpoints of one plan.
+        folder: Checkpoints of one plan; a folder or a prefix of an object store.
         step: Steps done.
         state: State dicts and plain values; tensors stay where they are.
 
@@ -28,25 +29,26 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
     buffer = io.BytesIO()
     torch.save({"step": step, **state}, buffer)
-    path = folder / f"step-{step:07d}.pt"
-    write_bytes(str(path), buffer.getvalue())
+    path = storage.join(str(folder), f"step-{step:07d}.pt")
+    storage.write_bytes(path, buffer.getvalue())
     for old in list_checkpoints(folder)[:-KEPT]:
-        old.unlink(missing_ok=True)
+        storage.delete(old)
     return path
 
 
-def list_checkpoints(folder: Path) -> list[Path]:
+def list_checkpoints(folder: str | Path) -> list[str]:
     """Finished checkpoints, oldest first."""
-    return sorted(folder.glob("step-*.pt"))
+    names = storage.list_names(str(folder))
+    return [storage.join(str(folder), name) for name in names if fnmatch(name, "step-*.pt")]
 
 
-def latest_step(folder: Path) -> int | None:
+def latest_step(folder: str | Path) -> int | None:
     """Steps done in the newest checkpoint; None where there is none."""
     found = list_checkpoints(folder)
-    return int(found[-1].stem.removeprefix("step-")) if found else None
+    return int(found[-1].rsplit("step-", 1)[1].removesuffix(".pt")) if found else None
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+def load_checkpoint(folder: str | Path) -> dict[str, Any] | None:
     """Read the newest checkpoint onto the CPU, or None.
 
     Raises:
@@ -60,10 +62,11 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     if not found:
         return None
     try:
-        state: dict[str, Any] = torch.load(found[-1], map_location="cpu", weights_only=True)
+        data = io.BytesIO(storage.read_bytes(found[-1]))
+        state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise StoreError(
-            f"checkpoint {str(found[-1])!r} cannot be read ({type(error).__name__}); delete it, "
+            f"checkpoint {found[-1]!r} cannot be read ({type(error).__name__}); delete it, "
             "fit then goes on from the one before"
         ) from error
     return state

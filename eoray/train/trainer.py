@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from eoray.chips.dataset import ChipReader, LabelStatistics, measure_labels, polygons_of
 from eoray.errors import ClusterError, ConfigError, ModelError
 from eoray.models.package import PackageMeta, load_package, save_package
-from eoray.storage import read_json, write_json
+from eoray.storage import is_local, join, local_path, read_json, write_json
 from eoray.train.plan import FitPlan
 from eoray.train.resume import latest_step
 
@@ -53,7 +53,8 @@ def fit(
 
     Args:
         plan: From ``plan_fit``.
-        out: Folder of the model; checkpoints lie below it. All workers must see it.
+        out: Folder or object-store prefix of the model; checkpoints lie below it. All workers
+            must see it.
         workers: Training processes; more than one needs ``executor="ray"``.
         executor: ``inline`` (this process) or ``ray`` (Ray must be started).
         progress: Called with steps done, steps in all, loss, chips per second; inline only.
@@ -67,21 +68,21 @@ def fit(
         ClusterError: Ray Train gave up.
     """
     began = time.perf_counter()
-    out = Path(out)
+    out = str(out)
     _check_workers(plan, workers, executor)
     key = f"{plan.key}-{workers}"
     done = _finished(out, key)
     if done is not None:
         steps = plan.options.steps
-        return FitResult(str(out), dict(done), time.perf_counter() - began, steps, 0.0, steps)
-    checkpoints = out / "checkpoint" / key
+        return FitResult(out, dict(done), time.perf_counter() - began, steps, 0.0, steps)
+    checkpoints = join(out, "checkpoint", key)
     resumed_from = latest_step(checkpoints) or 0
     statistics = _measure(plan)
-    job = _Job(plan, statistics, str(out), key, use_gpu=use_gpu)
+    job = _Job(plan, statistics, out, key, use_gpu=use_gpu)
     metrics = _run_inline(job, progress) if executor == "inline" else _run_ray(job, workers)
-    seconds, rate = time.perf_counter() - began, read_json(str(checkpoints / THROUGHPUT))
+    seconds, rate = time.perf_counter() - began, read_json(join(checkpoints, THROUGHPUT))
     return FitResult(
-        str(out), metrics, seconds, plan.options.steps, rate["chips_per_second"], resumed_from
+        out, metrics, seconds, plan.options.steps, rate["chips_per_second"], resumed_from
     )
 
 
@@ -100,10 +101,10 @@ def _check_workers(plan: FitPlan, workers: int, executor: str) -> None:
         )
 
 
-def _finished(out: Path, key: str) -> dict[str, Any] | None:
+def _finished(out: str, key: str) -> dict[str, Any] | None:
     """Scores of a package that this very plan made, else None."""
     try:
-        package = load_package(str(out))
+        package = load_package(out)
     except ModelError:
         # None there, or killed between weights and item: fit writes both again
         return None
@@ -143,11 +144,11 @@ class _Job:
         """Train, and package on the first worker."""
         from eoray.train.loop import train
 
-        checkpoints = Path(self.out) / "checkpoint" / self.key
+        checkpoints = join(self.out, "checkpoint", self.key)
         trained = train(self.plan, self.statistics, checkpoints, team, progress=progress)
         if team is None or team.rank == 0:
             rate = {"chips_per_second": round(trained.chips_per_second, 2)}
-            write_json(str(checkpoints / THROUGHPUT), rate)
+            write_json(join(checkpoints, THROUGHPUT), rate)
             save_package(self.out, trained.model, self._meta(trained))
         return trained
 
@@ -210,11 +211,14 @@ def _run_inline(job: _Job, progress: Progress | None) -> dict[str, Any]:
 
 def _run_ray(job: _Job, workers: int) -> dict[str, Any]:
     import shutil
+    from tempfile import mkdtemp
 
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    folder = (Path(job.out) / "ray").resolve()
+    # Ray Train's own notes, of no use later; no checkpoint goes through it, so where the model lies
+    # in an object store a folder that only the controller sees (it runs beside this) is enough
+    folder = (local_path(job.out) / "ray").resolve() if is_local(job.out) else Path(mkdtemp())
     trainer = TorchTrainer(
         ray_worker(),
         train_loop_config={"job": job},
@@ -238,7 +242,8 @@ def _run_ray(job: _Job, workers: int) -> dict[str, Any]:
             f"Ray Train gave up on {job.plan.name!r} after 3 restarts: {error}; mend the "
             "cause and run fit again, it goes on from the last checkpoint"
         ) from error
-    shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return dict(load_package(job.out).meta.metrics)
 
 

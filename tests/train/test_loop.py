@@ -60,7 +60,7 @@ def test_weights_follow_plan_and_seed(make_plan: PlanMaker, tmp_path: Path) -> N
 
 def test_checkpoints_are_few_and_whole(make_plan: PlanMaker, tmp_path: Path) -> None:
     weights(make_plan(steps=22), tmp_path)
-    assert [path.name for path in list_checkpoints(tmp_path)] == [
+    assert [Path(path).name for path in list_checkpoints(tmp_path)] == [
         "step-0000015.pt",
         "step-0000020.pt",
     ]

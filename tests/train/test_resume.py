@@ -25,7 +25,7 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
 def test_two_newest_stay(tmp_path: Path) -> None:
     for step in (5, 10, 100):
         save_checkpoint(tmp_path, step, {})
-    assert [path.name for path in list_checkpoints(tmp_path)] == [
+    assert [Path(path).name for path in list_checkpoints(tmp_path)] == [
         "step-0000010.pt",
         "step-0000100.pt",
     ]
@@ -38,6 +38,6 @@ def test_unfinished_file_is_not_seen(tmp_path: Path) -> None:
 
 
 def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, 5, {}).write_bytes(b"not a checkpoint")
+    Path(save_checkpoint(tmp_path, 5, {})).write_bytes(b"not a checkpoint")
     with pytest.raises(StoreError, match=r"step-0000005\.pt' cannot be read.*delete it"):
         load_checkpoint(tmp_path)
