@@ -12,7 +12,7 @@ import os
 import pickle
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from eoray.buckets import Bucket, known_buckets, use_buckets
 from eoray.errors import ClusterError, ConfigError, EorayError
 from eoray.log import get_logger
 
@@ -126,7 +127,8 @@ def _run_threads(
 class _RayTask:
     """The task inside a Ray Data actor: rows arrive pickled, outcomes leave pickled."""
 
-    def __init__(self, task: bytes) -> None:
+    def __init__(self, task: bytes, buckets: Mapping[str, Bucket]) -> None:
+        use_buckets(buckets)
         self._task = pickle.loads(task)  # noqa: S301 - the driver's own task
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +157,7 @@ def _run_ray(task: Callable[[Any], Any], rows: Sequence[Any], workers: int) -> I
     count = min(workers, len(rows))
     dataset = ray.data.from_items(packed, override_num_blocks=len(packed)).map_batches(
         _RayTask,
-        fn_constructor_args=(pickle.dumps(task),),
+        fn_constructor_args=(pickle.dumps(task), known_buckets()),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
         num_cpus=1,

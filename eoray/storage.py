@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlparse
 from eoray.errors import StoreError
 
 if TYPE_CHECKING:
+    import fsspec
     import icechunk
     import obstore
 
@@ -166,31 +167,48 @@ def object_store(url: str) -> obstore.store.ObjectStore:
     """Open an object store by URL; credentials come from the environment, as obstore reads it."""
     from obstore.store import from_url
 
+    from eoray.buckets import obstore_options
+
     if urlparse(url).scheme not in _OBJECT_SCHEMES:
         raise StoreError(
             f"store {url!r} has no scheme that eoray knows; use a folder, s3://, gs:// or az://"
         )
-    return from_url(url)
+    return from_url(url, **(obstore_options(url) if urlparse(url).scheme == "s3" else {}))
+
+
+def filesystem(url: str) -> fsspec.AbstractFileSystem:
+    """Open a store as fsspec's filesystem, for pandas, xarray, geopandas and the like.
+
+    Objects are reached by the same client as eoray's own, so no s3fs, gcsfs or adlfs is needed.
+    """
+    import fsspec
+
+    if is_local(url):
+        return fsspec.filesystem("file")
+    from obstore import fsspec as behind
+
+    from eoray.buckets import obstore_options
+
+    scheme = urlparse(url).scheme
+    options = obstore_options(url) if scheme == "s3" else {}
+    client = options.pop("client_options", None)
+    filesystem: Any = behind.FsspecStore  # its overloads want a literal scheme
+    found: fsspec.AbstractFileSystem = filesystem(scheme, config=options, client_options=client)
+    return found
 
 
 def icechunk_storage(url: str) -> icechunk.Storage:
     """Describe where an Icechunk repository lies."""
     import icechunk
 
+    from eoray.buckets import icechunk_options
+
     parsed = urlparse(url)
     if is_local(url):
         return icechunk.local_filesystem_storage(str(local_path(url)))
     bucket, prefix = parsed.netloc, parsed.path.strip("/")
     if parsed.scheme == "s3":
-        endpoint = os.environ.get("AWS_ENDPOINT_URL")
-        return icechunk.s3_storage(
-            bucket=bucket,
-            prefix=prefix,
-            from_env=True,
-            endpoint_url=endpoint,
-            allow_http=bool(endpoint and endpoint.startswith("http://")),
-            force_path_style=bool(endpoint),
-        )
+        return icechunk.s3_storage(bucket=bucket, prefix=prefix, **icechunk_options(url))
     if parsed.scheme == "gs":
         return icechunk.gcs_storage(bucket=bucket, prefix=prefix, from_env=True)
     if parsed.scheme == "az":

@@ -557,3 +557,26 @@ def test_every_key_of_the_schema_says_what_it_means() -> None:
         if "description" not in field and "$ref" not in field and "default" not in field
     ]
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            "cluster: {workers: [{name: a, cpus: 3}]}",
+            "cluster.workers[0].cpus: unknown key; did you",
+        ),
+        (
+            "cluster: {workers: [{name: a, cpu: x}]}",
+            "cluster.workers[0].cpu: got 'x'; expected a n",
+        ),
+        (
+            "storage: {s3://maps: {regoin: r1}}",
+            "storage.s3://maps.regoin: unknown key; did you mean",
+        ),
+        ("storage: {s3://maps/x: {}}", "storage.s3://maps/x: 's3://maps/x' is no bucket"),
+    ],
+)
+def test_a_problem_inside_a_list_or_mapping_is_named_by_its_place(more: str, said: str) -> None:
+    (line,) = refusal(f"{MINIMAL}{more}\n")
+    assert said in line

@@ -18,7 +18,7 @@ PACKAGE = Path(eoray.__file__).parent
 
 ORDER = (
     {"errors"},
-    {"log", "sentinel2", "grid", "timeline"},
+    {"log", "sentinel2", "grid", "timeline", "buckets"},
     {"config"},
     {"storage", "execute", "k8s"},
     {"catalog"},
@@ -49,6 +49,7 @@ MAY_IMPORT = {
         "eoray.train.trainer",
         "eoray.infer.predict",
         "eoray.run.client",
+        "eoray.run.meters",
     ),
     "torch": ("eoray.chips", "eoray.models", "eoray.train", "eoray.infer"),
 }

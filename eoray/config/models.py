@@ -20,6 +20,7 @@ from eoray.config.fields import (
     Slug,
 )
 from eoray.config.section import Section
+from eoray.config.storage import BucketSection, BucketUrl
 from eoray.sentinel2 import BANDS
 from eoray.timeline import DateRange
 
@@ -34,7 +35,7 @@ TASKS: dict[str, tuple[str, ...]] = {
 }
 """Which stages a task turns on."""
 
-OUTSIDE_KEY = frozenset({"run", "cluster"})
+OUTSIDE_KEY = frozenset({"run", "cluster", "storage"})
 """Sections that never change results, so that the run key leaves them out."""
 
 
@@ -269,6 +270,8 @@ class RunConfig(Section):
     source: SourceSection = SourceSection()
     store: PathOrUrl = "out"
     """Folder or s3:// URL of all outputs."""
+    storage: dict[BucketUrl, BucketSection] = Field(default_factory=dict)
+    """How buckets are reached, by URL (``s3://maps``); others by the environment."""
     cube: CubeSection = CubeSection()
     fit: FitSection = FitSection()
     predict: PredictSection = PredictSection()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -52,6 +52,8 @@ def describe_problems(
                 path, _, text = problem.partition(": ")
                 lines.setdefault(path, []).append(text)
             continue
+        if finding["type"] == "too_short" and finding["input"]:
+            continue  # members were left out because they are wrong, and are named themselves
         owner, path = _locate(finding["loc"], model)
         text = _describe(finding, owner, extra if owner is model else ())
         if text not in lines.setdefault(path, []):
@@ -114,15 +116,25 @@ def _locate(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[type[Ba
     """Walk to the section that owns the key; pydantic's names of union branches are left out."""
     owner, path = model, ""
     inside: type[BaseModel] | None = model
+    member: type[BaseModel] | None = None
     for part in loc:
-        if isinstance(part, int):
-            path += f"[{part}]"
+        if part == "[key]":
+            continue  # pydantic's word for the key of a mapping, which is named already
+        if isinstance(part, int) or member is not None:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}"
+            inside, member = member, None
         elif inside is not None:
             owner = inside
             path += f".{part}" if path else part
             field = owner.model_fields.get(part)
-            inside = section_of(field.annotation) if field is not None else None
+            annotation = field.annotation if field is not None else None
+            inside, member = section_of(annotation), _member_of(annotation)
     return owner, path or "run file"
+
+
+def _member_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a list or a mapping of sections holds many of."""
+    return next((found for part in get_args(annotation) if (found := section_of(part))), None)
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from eoray.buckets import gdal_options
 from eoray.grid import TOP_M, Affine6, PixelWindow
 
 if TYPE_CHECKING:
@@ -76,7 +77,12 @@ class GdalFile:
         """
         import rasterio
 
-        self.dataset: DatasetReader = rasterio.open(href)
+        if href.startswith("s3://"):
+            # options are kept by the handle; /vsis3/: rasterio would bring boto3's session in
+            with rasterio.Env(**gdal_options(href)):
+                self.dataset: DatasetReader = rasterio.open(f"/vsis3/{href.removeprefix('s3://')}")
+        else:
+            self.dataset = rasterio.open(href)
 
     def __enter__(self) -> Self:
         """Give the open file."""

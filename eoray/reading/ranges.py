@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlparse
 
+from eoray.buckets import Bucket, bucket_of
 from eoray.storage import is_local, local_path, object_store
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def open_ranges(href: str) -> RangeReader:
     plain = not parsed.query and "//" not in parsed.path
     if not plain or parsed.scheme not in ("http", "https", "s3", "gs", "az"):
         raise UnsupportedFileError("a signed link or a scheme of GDAL's own")
-    return _ObjectRanges(_store(f"{parsed.scheme}://{parsed.netloc}"), unquote(parsed.path[1:]))
+    root = f"{parsed.scheme}://{parsed.netloc}"
+    return _ObjectRanges(_store(root, bucket_of(root)), unquote(parsed.path[1:]))
 
 
 class _LocalRanges:
@@ -131,7 +133,7 @@ def _plain_errors() -> Iterator[None]:
 
 
 @lru_cache(maxsize=256)
-def _store(root: str) -> ObjectStore:
+def _store(root: str, bucket: Bucket) -> ObjectStore:  # noqa: ARG001 - told apart by it
     """One client per server or bucket, which keeps its connections."""
     if not root.startswith("http"):
         return object_store(root)

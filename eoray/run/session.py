@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eoray import storage
+from eoray.buckets import use_buckets
 from eoray.cube import store
 from eoray.errors import ConfigError
 from eoray.execute import Executor, cluster_ray, local_ray, resolve_executor
@@ -39,14 +40,19 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
     """
     from eoray.config import load_config
 
-    return Run(load_config(path, overrides), Path(path).resolve().parent)
+    return _run_of(load_config(path, overrides), Path(path).resolve().parent)
 
 
 def run_from_text(text: str, folder: Path) -> Run:
     """Read a resolved run file from text; relative paths start at ``folder``."""
     from eoray.config import parse_config
 
-    return Run(parse_config(text, folder), folder)
+    return _run_of(parse_config(text, folder), folder)
+
+
+def _run_of(config: RunConfig, folder: Path) -> Run:
+    use_buckets({url: section.bucket() for url, section in config.storage.items()})
+    return Run(config, folder)
 
 
 @dataclass(frozen=True, slots=True)

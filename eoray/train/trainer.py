@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eoray.buckets import known_buckets, use_buckets
 from eoray.chips.dataset import ChipReader, LabelStatistics, measure_labels, polygons_of
 from eoray.errors import ClusterError, ConfigError, ModelError
 from eoray.models.package import PackageMeta, load_package, save_package
@@ -221,7 +222,7 @@ def _run_ray(job: _Job, workers: int) -> dict[str, Any]:
     folder = (local_path(job.out) / "ray").resolve() if is_local(job.out) else Path(mkdtemp())
     trainer = TorchTrainer(
         ray_worker(),
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "buckets": known_buckets()},
         torch_config=TorchConfig(backend="nccl" if job.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers,
@@ -274,6 +275,7 @@ def ray_worker() -> Callable[[dict[str, Any]], None]:
             ray.train.report(metrics)
 
         team = Team(rank, world, str(get_device()), wrap, add, report)
+        use_buckets(config["buckets"])
         config["job"].run(team, None)
 
     return work
