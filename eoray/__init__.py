@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from eoray.cube.check import check_cube
     from eoray.cube.open import open_cube
     from eoray.errors import EorayError
+    from eoray.k8s.connect import connect
     from eoray.k8s.job import submit
     from eoray.publish.export import export_window
     from eoray.run import Run, load_run
@@ -24,6 +25,7 @@ _HOMES = {
     "EorayError": "eoray.errors",
     "Run": "eoray.run",
     "check_cube": "eoray.cube.check",
+    "connect": "eoray.k8s.connect",
     "export_window": "eoray.publish.export",
     "load_config": "eoray.config",
     "load_run": "eoray.run",
@@ -36,6 +38,7 @@ __all__ = [
     "Run",
     "__version__",
     "check_cube",
+    "connect",
     "export_window",
     "load_config",
     "load_run",

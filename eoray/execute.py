@@ -321,6 +321,12 @@ def cluster_ray(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def resolve_address(address: str | None) -> str | None:
+    """Let ``auto`` lead to a Ray Client server that RAY_ADDRESS names; the rest stays as it is."""
+    named = os.environ.get("RAY_ADDRESS", "")
+    return named if address == "auto" and named.startswith("ray://") else address
+
+
 def _known_address(address: str) -> str | None:
     """Where ``auto`` leads to, as Ray finds it; None where Ray knows of no cluster."""
     if address != "auto":

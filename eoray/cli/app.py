@@ -9,6 +9,7 @@ import typer
 from eoray.cli import (
     attempts,
     check,
+    connect,
     demo,
     doctor,
     export,
@@ -48,6 +49,7 @@ _VERBS: tuple[Callable[..., None], ...] = (
     *stages.VERBS,
     submit.submit,
     *attempts.VERBS,
+    connect.connect,
     render.render,
     doctor.doctor,
     check.check,

@@ -28,7 +28,9 @@ Stages = Annotated[
 
 Address = Annotated[
     str | None,
-    typer.Option(help="Ray cluster: 'auto' (the one this runs in) or ray://host:port."),
+    typer.Option(
+        help="Ray cluster: 'auto' (the one this runs in, or of RAY_ADDRESS) or ray://host:port."
+    ),
 ]
 
 ExecutorOption = Annotated[

@@ -7,6 +7,7 @@ credential is fetched anew once. Nothing that creates or changes is sent twice.
 from __future__ import annotations
 
 import time
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
     from eoray.config import ClusterSection
+    from eoray.k8s.stream import PodStream
 
 _GROUP, _VERSION = API_VERSION.split("/")
 _RAYJOBS, _RAYCLUSTERS = "rayjobs", "rayclusters"
@@ -112,6 +114,10 @@ class Cluster:
             ),
         )
 
+    def raycluster(self, name: str) -> dict[str, Any] | None:
+        """A RayCluster; None where there is none of this name."""
+        return self._get(_RAYCLUSTERS, name)
+
     def delete_rayjob(self, name: str) -> bool:
         """Delete a RayJob and, by their owner, all its objects; False where there was none."""
         return self._delete(_RAYJOBS, name)
@@ -175,6 +181,43 @@ class Cluster:
             ),
         )
         return str(found)
+
+    def secret(self, name: str) -> dict[str, str]:
+        """Values of a Secret.
+
+        Raises:
+            AbsentError: There is none of this name.
+        """
+        found = self._read(
+            "get",
+            "secrets",
+            lambda: self._core().read_namespaced_secret(
+                name, self.namespace, _request_timeout=_TIMEOUT_S
+            ),
+        )
+        data = self._plain(found).get("data") or {}
+        return {key: b64decode(value).decode() for key, value in data.items()}
+
+    def dial(self, pod: str, port: int) -> PodStream:
+        """Open a connection to a port of a pod, through the API server.
+
+        Raises:
+            ForbiddenError: The caller may not forward ports.
+            ClusterError: The pod is gone, or the connection broke.
+        """
+        from eoray.k8s.stream import open_stream
+
+        def call() -> PodStream:
+            api = self._client()
+            path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/portforward"
+            _, url, headers, *_ = api.param_serialize(
+                "GET", path, query_params=[("ports", str(port))], auth_settings=["BearerToken"]
+            )
+            return open_stream(api.configuration, url, headers, port)
+
+        # the handshake is a GET, newer servers ask for the right to create as well
+        stream: PodStream = self._read("get", "pods/portforward", call)
+        return stream
 
     def ask(self, verb: str, resource: str, path: str) -> dict[str, Any]:
         """GET a path of the API that has no call of its own here.

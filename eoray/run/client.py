@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eoray.errors import ClusterError, ConfigError
+from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.execute import check_reachable
+from eoray.log import get_logger
 
 _NAMESPACE = "eoray"
 _POLL_S = 0.5
@@ -32,26 +33,45 @@ class Status:
     """What ended the run otherwise."""
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What became of the wish to run."""
+
+    stages: list[str] | None
+    """Stages that run: those of an earlier call, where they go on."""
+    absent: list[str]
+    """Names of local paths that the head does not see; then nothing was begun."""
+
+
 class DriverActor:
     """Runs a resolved run file on the head and keeps what happened for whoever asks."""
 
     def __init__(self) -> None:
         """Start with nothing done."""
+        self._begin(None)
+
+    def _begin(self, stages: list[str] | None) -> None:
         self._events: list[tuple[str, int, int]] = []
         self._thread: threading.Thread | None = None
+        self._stages = stages
         self._report: dict[str, Any] | None = None
         self._error: BaseException | None = None
 
-    def check_paths(self, paths: dict[str, str]) -> list[str]:
-        """Names of local paths that this machine does not see."""
-        return [name for name, path in paths.items() if not Path(path).exists()]
-
-    def start(self, run_file: str, folder: str, stages: list[str] | None) -> None:
-        """Begin to execute the stages; a second call attaches to what is running."""
+    def start(
+        self, run_file: str, folder: str, stages: list[str] | None, paths: dict[str, str]
+    ) -> Begun:
+        """Begin to execute the stages; a second call attaches to what runs, or to its end."""
+        if self._thread is not None and stages != self._stages and not self._thread.is_alive():
+            self._begin(stages)  # an end that nobody heard, and nobody asks for now
         if self._thread is None:
+            absent = [name for name, path in paths.items() if not Path(path).exists()]
+            if absent:
+                return Begun(stages, absent)
+            self._stages = stages
             arguments = (run_file, folder, stages)
             self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
             self._thread.start()
+        return Begun(self._stages, [])
 
     def _run(self, run_file: str, folder: str, stages: list[str] | None) -> None:
         from eoray.run.session import run_from_text
@@ -96,10 +116,50 @@ def execute_remote(
         The report of the run as plain values.
 
     Raises:
-        ClusterError: The cluster cannot be reached, or its Ray differs.
+        ClusterError: The cluster cannot be reached, its Ray differs, or the connection was lost,
+            which ends nothing there.
         ConfigError: A local path is not shared with the cluster.
+        ConflictError: Other stages of this run go on there.
     """
     check_reachable(address)
+    import ray
+    from ray.exceptions import RayError
+
+    _connect(address)
+    try:
+        actor = _driver(key)
+        begun: Begun = ray.get(actor.start.remote(run_file, folder, stages, local_paths))
+        if begun.absent:
+            ray.kill(actor)
+            name = begun.absent[0]
+            raise ConfigError(
+                f"the cluster at {address!r} does not see {name} {local_paths[name]!r}; put it "
+                "where both sides reach it, such as s3://bucket/..., or a shared folder"
+            )
+        if begun.stages != stages:
+            raise ConflictError(
+                f"run {key!r} goes on at {address!r} with {_name(begun.stages)}, not "
+                f"{_name(stages)}; ask for the same to follow it, or wait for its end"
+            )
+        return _follow(actor, progress)
+    except KeyboardInterrupt:
+        get_logger().warning("detached: the run goes on; the same again follows it", run=key)
+        raise
+    except RayError as error:
+        raise ClusterError(
+            f"the driver of run {key!r} at {address!r} was lost ({_short(error)}); see that its "
+            "image has this eoray, and run again: the last commit stands"
+        ) from error
+    except (ConnectionError, TimeoutError) as error:
+        raise ClusterError(
+            f"the connection to {address!r} was lost ({_short(error)}); run {key!r} goes on "
+            "there: the same again follows it"
+        ) from error
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str) -> None:
     import ray
 
     try:
@@ -107,23 +167,17 @@ def execute_remote(
         ray.init(address, namespace=_NAMESPACE, log_to_driver=False)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         raise ClusterError(
-            f"no Ray answers at {address!r} ({' '.join(str(error).split())[:200]}); check the "
+            f"no Ray answers at {address!r} ({_short(error)}); check the "
             "address, the Ray version and that RAY_AUTH_MODE is set alike on both sides"
         ) from error
-    try:
-        actor = _driver(key)
-        absent = ray.get(actor.check_paths.remote(local_paths))
-        if absent:
-            ray.kill(actor)
-            raise ConfigError(
-                f"the cluster at {address!r} does not see {absent[0]} "
-                f"{local_paths[absent[0]]!r}; put it where both sides reach it, such as "
-                "s3://bucket/..., or a shared folder"
-            )
-        ray.get(actor.start.remote(run_file, folder, stages))
-        return _follow(actor, progress)
-    finally:
-        ray.shutdown()
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _name(stages: list[str] | None) -> str:
+    return "all stages" if stages is None else f"stages {', '.join(stages)}"
 
 
 def _driver(key: str) -> Any:

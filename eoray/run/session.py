@@ -14,7 +14,7 @@ from eoray import storage
 from eoray.buckets import use_buckets
 from eoray.cube import store
 from eoray.errors import ConfigError
-from eoray.execute import Executor, cluster_ray, local_ray, resolve_executor
+from eoray.execute import Executor, cluster_ray, local_ray, resolve_address, resolve_executor
 from eoray.log import get_logger
 from eoray.run.driver import Driver, Wave
 from eoray.run.estimate import PlanReport, estimate_reads, scenes_of
@@ -148,14 +148,15 @@ class Run:
             stages: Some of the run's stages; None for all.
             address: None runs here, with the executor chosen by the plan's size and a fresh
                 local Ray where Ray is used; ``auto`` uses the Ray cluster that this process
-                runs in; ``ray://host:port`` runs on that cluster and follows it.
+                runs in, or that RAY_ADDRESS names; ``ray://host:port`` runs on that cluster and
+                follows it.
             executor: ``inline``, ``threads`` or ``ray``; None takes the run file's.
             progress: Called with (stage, done, total).
 
         Raises:
             EorayError: The first thing that stopped the run; the last commit stands.
         """
-        address = address or self.config.run.address
+        address = resolve_address(address or self.config.run.address)
         if address is not None and address.startswith("ray://"):
             return self._execute_remote(address, stages, progress)
         return self._execute_here(self.resolve_stages(stages), address, executor, progress)
@@ -245,7 +246,7 @@ class Run:
 
         if storage.is_local(self.paths.store):
             Path(self.paths.store).mkdir(parents=True, exist_ok=True)
-        return {"run file folder": str(self.folder), **local_paths(self.config, self.folder)}
+        return local_paths(self.config, self.folder)
 
 
 def with_config(run: Run, **updates: Any) -> Run:

@@ -23,7 +23,7 @@ ROLES: dict[str, dict[str, set[str]]] = {
         "rayjobs.ray.io": {CREATE, "patch", "delete"} | READ,
         "rayclusters.ray.io": {"delete"} | LIST,
         "pods/log": {"get"},
-        "pods/portforward": {CREATE},
+        "pods/portforward": {CREATE, "get"},
         "resourcequotas": LIST,
         "cronjobs.batch": {CREATE, "patch", "delete"} | READ,
         "jobs.batch": {CREATE, "patch", "delete"} | READ,

@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.k8s.fake_forward import Forwards, accept_key, carry
+
 Key = tuple[str, str, str]
 """(plural, namespace, name)."""
 
@@ -37,7 +39,10 @@ class FakeApi:
     """Path -> answer, for what is no object of a namespace."""
     denied: set[tuple[str, str]] = field(default_factory=set)
     """(verb, resource) that the caller has no right to."""
-    served: tuple[str, ...] = ("rayjobs", "rayclusters", "configmaps", "pods", "events")
+    served: tuple[str, ...] = (
+        "rayjobs", "rayclusters", "configmaps", "pods", "events", "secrets",
+    )  # fmt: skip
+    forwards: Forwards = field(default_factory=Forwards)
     url: str = ""
 
     def put(self, plural: str, body: dict[str, Any], namespace: str = "maps") -> dict[str, Any]:
@@ -136,6 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
             act()
 
     def _get(self) -> None:
+        if self.sub == "portforward":
+            return self._forward()
         if self.sub == "log":
             text = self.api.logs.get(self.name)
             if text is None:
@@ -150,6 +157,21 @@ class _Handler(BaseHTTPRequestHandler):
             if (plural, namespace) == (self.plural, self.namespace) and self._selected(body)
         ]
         return self._json(200, {"kind": "List", "metadata": {}, "items": kept})
+
+    def _forward(self) -> None:
+        if ("pods", self.namespace, self.name) not in self.api.objects:
+            return self._missing()
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", accept_key(self.headers["Sec-WebSocket-Key"]))
+        self.send_header("Sec-WebSocket-Protocol", "v4.channel.k8s.io")
+        self.end_headers()
+        self.wfile.flush()
+        port = int(self.query["ports"])
+        carry(self.api.forwards, self.connection, self.rfile, self.name, port)
+        self.close_connection = True
+        return None
 
     def _selected(self, body: dict[str, Any]) -> bool:
         labels = body["metadata"].get("labels", {})

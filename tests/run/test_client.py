@@ -1,0 +1,123 @@
+"""The driver on a cluster's head: begun once, followed by whoever asks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from eoray.errors import StoreError
+from eoray.run import session
+from eoray.run.client import DriverActor
+from eoray.run.record import RunReport
+
+
+class Runs:
+    """Stands for the run: each execution waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun: list[Any] = []
+        self.go = threading.Event()
+        self.error: BaseException | None = None
+
+    def execute(self, stages: Any, *, address: str, progress: Any) -> RunReport:
+        self.begun.append(stages)
+        progress("cube", 1, 2)
+        self.go.wait(10)
+        if self.error is not None:
+            raise self.error
+        return RunReport("run", "run-1", {"cube": {}})
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
+    made = Runs()
+    monkeypatch.setattr(session, "run_from_text", lambda text, folder: made)
+    yield made
+    made.go.set()
+
+
+def end(actor: DriverActor, runs: Runs) -> None:
+    runs.go.set()
+    assert actor._thread is not None
+    actor._thread.join(10)
+    runs.go.clear()
+
+
+def test_second_call_attaches_and_hears_the_events_again(runs: Runs) -> None:
+    actor = DriverActor()
+    assert actor.start("", "/", ["cube"], {}).stages == ["cube"]
+    assert actor.start("", "/", ["cube"], {}).stages == ["cube"]
+    end(actor, runs)
+    assert runs.begun == [["cube"]]
+    status = actor.status(0)
+    assert status.events == [("cube", 1, 2)]
+    assert status.report is not None
+    assert status.report["stages"] == {"cube": {}}
+
+
+def test_other_stages_wait_for_those_that_run(runs: Runs) -> None:
+    actor = DriverActor()
+    actor.start("", "/", ["cube"], {})
+    assert actor.start("", "/", None, {}).stages == ["cube"]
+    assert runs.begun == [["cube"]]
+
+
+def test_end_that_nobody_heard_is_heard_by_the_same_and_makes_way_for_others(runs: Runs) -> None:
+    actor = DriverActor()
+    runs.error = StoreError("the disk is full")
+    actor.start("", "/", ["cube"], {})
+    end(actor, runs)
+    actor.start("", "/", ["cube"], {})
+    assert isinstance(actor.status(0).error, StoreError)
+    runs.error = None
+    actor.start("", "/", None, {})
+    assert actor.status(0).error is None
+    end(actor, runs)
+    assert runs.begun == [["cube"], None]
+
+
+def test_path_that_the_head_does_not_see_begins_nothing(runs: Runs, tmp_path: Path) -> None:
+    actor = DriverActor()
+    paths = {"store": str(tmp_path), "fit.labels": str(tmp_path / "absent")}
+    assert actor.start("", "/", None, paths).absent == ["fit.labels"]
+    assert runs.begun == []
+    assert actor.start("", "/", None, {"store": str(tmp_path)}).absent == []
+    assert actor._thread is not None
+
+
+def test_folder_of_the_run_file_need_not_be_there(tmp_path: Path) -> None:
+    """A run file of a laptop whose paths are all in a bucket."""
+    from eoray.config import parse_config
+
+    config = parse_config(
+        "{version: 1, name: a, aoi: [14.0, 46.0, 14.2, 46.2], time: 2024-01-01/2024-12-31, "
+        "task: cube, store: s3://maps/a}"
+    )
+    assert session.Run(config, Path("/laptop"))._local_paths() == {}
+
+
+def test_auto_leads_to_the_client_server_that_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[SimpleNamespace] = []
+    from eoray.run import client
+
+    def follow(address: str, **how: Any) -> dict[str, Any]:
+        seen.append(SimpleNamespace(address=address))
+        return {"name": "a", "key": "a-1", "stages": {}, "seconds": 0.0}
+
+    monkeypatch.setattr(client, "execute_remote", follow)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:10001")
+    from eoray.config import parse_config
+
+    config = parse_config(
+        "{version: 1, name: a, aoi: [14.0, 46.0, 14.2, 46.2], time: 2024-01-01/2024-12-31, "
+        "task: cube, store: s3://maps/a}"
+    )
+    session.Run(config, Path("/laptop")).execute(address="auto")
+    assert seen[0].address == "ray://127.0.0.1:10001"
