@@ -20,6 +20,10 @@ from eoray.log import get_logger
 _NAMESPACE = "eoray"
 _POLL_S = 0.5
 
+_TRIES = 3
+_NO_SERVER = "Starting Ray client server failed"
+"""The head makes a process for each client; one whose port is taken dies, the next has another."""
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -162,14 +166,19 @@ def execute_remote(
 def _connect(address: str) -> None:
     import ray
 
-    try:
-        # what happens on the way in is one failure to the user: nothing answers there
-        ray.init(address, namespace=_NAMESPACE, log_to_driver=False)
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-        raise ClusterError(
-            f"no Ray answers at {address!r} ({_short(error)}); check the "
-            "address, the Ray version and that RAY_AUTH_MODE is set alike on both sides"
-        ) from error
+    for attempt in range(1, _TRIES + 1):
+        try:
+            # what happens on the way in is one failure to the user: nothing answers there
+            ray.init(address, namespace=_NAMESPACE, log_to_driver=False)
+            return
+        except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+            if attempt < _TRIES and _NO_SERVER in str(error):
+                get_logger().warning("ray client server failed", attempt=attempt, address=address)
+                continue
+            raise ClusterError(
+                f"no Ray answers at {address!r} ({_short(error)}); check the address, the Ray "
+                "version and that RAY_AUTH_MODE is set alike on both sides"
+            ) from error
 
 
 def _short(error: BaseException) -> str:

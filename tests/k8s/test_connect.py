@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import version
 
 import pytest
 
@@ -25,9 +22,7 @@ from eoray.k8s.connect import (
 )
 from eoray.k8s.forward import forward_port
 from tests.k8s.fake_api import FakeApi
-
-TOKEN = "0123456789abcdef" * 4
-HEAD_LABELS = {"ray.io/cluster": "eoray", "ray.io/node-type": "head"}
+from tests.k8s.fake_head import TOKEN, Dashboard, put_cluster, serve_dashboard
 
 
 @pytest.fixture
@@ -55,53 +50,10 @@ def echo() -> Iterator[int]:
         thread.join()
 
 
-class Dashboard:
-    """Ray's dashboard, as far as it is asked for its versions."""
-
-    token: str | None = TOKEN
-    """That it asks for; None: it is open."""
-    ray = version("ray")
-    python = ".".join(map(str, sys.version_info[:3]))
-    port = 0
-
-
 @pytest.fixture
 def dashboard() -> Iterator[Dashboard]:
-    told = Dashboard()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            wanted = None if told.token is None else f"Bearer {told.token}"
-            right = self.headers.get("Authorization") == wanted
-            body = f'{{"data": {{"rayVersion": "{told.ray}", "pythonVersion": "{told.python}"}}}}'
-            known = self.path == "/api/v0/cluster_metadata"
-            self.send_response((200 if known else 404) if right else 403)
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's
-            """Say nothing on stderr."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    told.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield told
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def put_cluster(api: FakeApi, ports: dict[int, int], **auth: str) -> None:
-    """A RayCluster ``eoray`` whose head runs, with its token."""
-    spec = {"rayVersion": version("ray"), "authOptions": {"mode": "token", **auth}}
-    api.put("rayclusters", {"metadata": {"name": "eoray"}, "spec": spec})
-    metadata = {"name": "eoray-head-x", "labels": dict(HEAD_LABELS)}
-    api.put("pods", {"metadata": metadata, "status": {"phase": "Running"}})
-    data = {"auth_token": base64.b64encode(TOKEN.encode()).decode()}
-    api.put("secrets", {"metadata": {"name": auth.get("secretName", "eoray")}, "data": data})
-    for port, local in ports.items():
-        api.forwards.ports["eoray-head-x", port] = local
+    with serve_dashboard() as told:
+        yield told
 
 
 @pytest.fixture

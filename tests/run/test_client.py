@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from eoray.errors import StoreError
+from eoray.errors import ClusterError, StoreError
 from eoray.run import session
-from eoray.run.client import DriverActor
+from eoray.run.client import DriverActor, _connect
 from eoray.run.record import RunReport
 
 
@@ -88,6 +89,29 @@ def test_path_that_the_head_does_not_see_begins_nothing(runs: Runs, tmp_path: Pa
     assert runs.begun == []
     assert actor.start("", "/", None, {"store": str(tmp_path)}).absent == []
     assert actor._thread is not None
+
+
+@pytest.mark.parametrize(
+    ("failures", "tries"),
+    [(["Starting Ray client server failed. See x.err"] * 2, 3), (["Version mismatch"], 1)],
+)
+def test_client_server_that_died_is_asked_for_again(
+    failures: list[str], tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def init(address: str, **how: Any) -> None:
+        calls.append(address)
+        if failures:
+            raise ConnectionAbortedError(failures.pop(0))
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    if tries == 1:
+        with pytest.raises(ClusterError, match="no Ray answers at 'ray://h:1' .Version mismatch"):
+            _connect("ray://h:1")
+    else:
+        _connect("ray://h:1")
+    assert len(calls) == tries
 
 
 def test_folder_of_the_run_file_need_not_be_there(tmp_path: Path) -> None:
