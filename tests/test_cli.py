@@ -395,3 +395,17 @@ def test_progress_on_a_terminal_is_a_line_that_moves() -> None:
     assert stream.text.count("\n") == 2
     assert stream.text.count("\r") == 3
     assert "fit        0/0 (100 %)" in stream.text
+
+
+def test_run_file_of_the_environment_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EORAY_RUN_FILE", "{version: 1, name: here}")
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "env:EORAY_RUN_FILE"])
+    assert ended.value.code == 2
+    assert "run file: aoi: missing" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "env:EORAY_NONE"])
+    assert ended.value.code == 2
+    assert "the environment has no EORAY_NONE" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eoray.cli.outcome import Result, run_verb
@@ -37,10 +38,8 @@ def execute_stages(
     """
 
     def action() -> Result:
-        from eoray.run import load_run
-
         def work(progress: ProgressPrinter) -> Result:
-            run = load_run(run_file, list(overrides))
+            run = _load(run_file, list(overrides))
             with _attempt(run):
                 report = run.execute(stages, address=address, executor=executor, progress=progress)
             return report.to_dict()
@@ -48,6 +47,21 @@ def execute_stages(
         return with_progress(work)
 
     run_verb(action, text=summarise_run, as_json=as_json, debug=debug)
+
+
+def _load(run_file: str, overrides: list[str]) -> Run:
+    """The run of a file, or of the text in the environment that ``env:NAME`` means."""
+    from eoray.run import load_run
+
+    if not run_file.startswith("env:"):
+        return load_run(run_file, overrides)
+    from eoray.errors import ConfigError
+    from eoray.run.session import run_from_text
+
+    name = run_file.removeprefix("env:")
+    if name not in os.environ:
+        raise ConfigError(f"{run_file!r}: the environment has no {name}; name a run file")
+    return run_from_text(os.environ[name], Path.cwd(), overrides)
 
 
 def _attempt(run: Run) -> AbstractContextManager[None]:

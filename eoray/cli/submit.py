@@ -19,6 +19,10 @@ def submit(
     overrides: Overrides = None,
     *,
     stage: Stages = None,
+    ray_cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", metavar="NAME", help="Run on this RayCluster, which stays."),
+    ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Begin another attempt though one succeeded.")
     ] = False,
@@ -51,6 +55,8 @@ def submit(
         from eoray.k8s.job import summary
 
         given = [*_of_environment(run_file, overrides or []), *(overrides or [])]
+        if ray_cluster is not None:
+            given.append(f"cluster.ray_cluster={ray_cluster}")
         for line in bound_of(load_config(run_file, given).cluster).lines():
             say(line)
         job = submit_file(

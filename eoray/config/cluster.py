@@ -79,6 +79,8 @@ class ClusterSection(Section):
     """Context of the kubeconfig; none given: the current one, or the pod's own account."""
     namespace: Name | None = None
     """Namespace of the run; none given: the context's."""
+    ray_cluster: Name | None = None
+    """A RayCluster that stays and carries out the run; none given: one of the run's own."""
     image: str | None = None
     """Image of head and workers, best by digest (``...@sha256:...``)."""
     ray_version: str | None = None
@@ -115,6 +117,11 @@ class ClusterSection(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two groups of workers are called {twice[0]!r}; rename one")
+        if self.ray_cluster is not None and self.queue is not None:
+            raise ValueError(
+                "ray_cluster and queue exclude each other, because a queue admits clusters, not "
+                "runs on one that stays; leave one out"
+            )
         if self.queue is not None and self.autoscale:
             raise ValueError(
                 "queue and autoscale exclude each other, because Kueue admits fixed sizes; say "

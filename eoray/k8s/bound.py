@@ -29,9 +29,13 @@ class Bound:
     gpus: int
     cost: float | None
     """In the currency of the run file's prices; None where a price is missing."""
+    shared: str = ""
+    """The cluster that stays and is used; "" for one of the run's own."""
 
     def lines(self) -> list[str]:
         """The bound for a reader."""
+        if self.shared:
+            return [f"at most {self.hours:.1f} h on RayCluster {self.shared!r}, which stays"]
         size = f"{self.pods} pods, {self.cpus:g} CPUs, {self.memory_gi:g} GiB"
         gpus = f", {self.gpus} GPUs" if self.gpus else ""
         cost = "no price given" if self.cost is None else f"at most {self.cost:.2f}"
@@ -43,6 +47,8 @@ class Bound:
 
 def bound_of(cluster: ClusterSection) -> Bound:
     """Bound what a run may use by its deadline and the largest number of its pods."""
+    if cluster.ray_cluster is not None:
+        return Bound(cluster.deadline_minutes / 60, 0, 0.0, 0.0, 0, None, cluster.ray_cluster)
     minutes = cluster.deadline_minutes + cluster.keep_seconds / 60 + NODE_LINGER_MINUTES
     hours = minutes / 60
     groups, head = cluster.workers, cluster.head

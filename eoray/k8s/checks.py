@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from eoray.config import local_paths
+from eoray.config import dump_config, local_paths
 from eoray.errors import ConfigError
 from eoray.k8s.names import MAX_NAME
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from eoray.config import RunConfig
 
 _SECRET_WORDS = ("secret", "password", "passwd", "token", "private", "credential", "access_key")
+
+_MOST_BYTES = 120_000
 
 _SIGNED = ("X-Amz-Signature=", "X-Goog-Signature=", "?sig=", "&sig=")
 
@@ -34,12 +36,13 @@ def check_run(config: RunConfig, folder: Path) -> None:
     Raises:
         ConfigError: With one line for each problem.
     """
+    own = config.cluster.ray_cluster is None
     problems = [
-        *_image(config),
+        *(_image(config) if own else ()),
         *_paths(config, folder),
         *_environment(config),
         *_signatures(config),
-        *_gpus(config),
+        *(_gpus(config) if own else _size(config)),
     ]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -98,6 +101,16 @@ def _gpus(config: RunConfig) -> Iterator[str]:
         )
 
 
+def _size(config: RunConfig) -> Iterator[str]:
+    """One variable of a process has at most 128 KiB on Linux; the run file travels as one."""
+    size = len(dump_config(config).encode())
+    if size > _MOST_BYTES:
+        yield (
+            f"the run file has {size} bytes and reaches a cluster that stays as environment, which "
+            f"takes {_MOST_BYTES}; put the place into a file (aoi: s3://bucket/aoi.geojson)"
+        )
+
+
 def check_rayjob(rayjob: Mapping[str, Any]) -> None:
     """Refuse a RayJob that KubeRay, or a namespace that enforces *restricted*, would refuse.
 
@@ -121,6 +134,9 @@ def _job_problems(rayjob: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} is {spec.get(key)!r}; give a positive number"
     if spec.get("ttlSecondsAfterFinished", 0) < 0 or spec.get("backoffLimit", 0) < 0:
         yield "ttlSecondsAfterFinished and backoffLimit must not be negative"
+    if "clusterSelector" in spec:
+        yield from _selector_problems(spec)
+        return
     if spec.get("ttlSecondsAfterFinished") and not spec.get("shutdownAfterJobFinishes"):
         yield "ttlSecondsAfterFinished needs shutdownAfterJobFinishes: true"
     if spec["rayClusterSpec"].get("authOptions", {}).get("mode") != "token":
@@ -132,7 +148,19 @@ def _job_problems(rayjob: Mapping[str, Any]) -> Iterator[str]:
             yield f"group {group['groupName']}: replicas {count} not in {fewest}..{most}"
 
 
+def _selector_problems(spec: Mapping[str, Any]) -> Iterator[str]:
+    """What KubeRay refuses, or would do to a cluster that is not the run's."""
+    if not spec["clusterSelector"].get("ray.io/cluster"):
+        yield "clusterSelector names no ray.io/cluster"
+    for key in ("rayClusterSpec", "suspend", "shutdownAfterJobFinishes", "deletionStrategy",
+                "ttlSecondsAfterFinished"):  # fmt: skip
+        if spec.get(key):
+            yield f"{key} and clusterSelector exclude each other"
+
+
 def _pod_problems(rayjob: Mapping[str, Any]) -> Iterator[str]:
+    if "clusterSelector" in rayjob["spec"]:
+        return  # its pods are there already
     spec = rayjob["spec"]["rayClusterSpec"]
     templates = {"head": spec["headGroupSpec"]["template"]}
     templates |= {group["groupName"]: group["template"] for group in spec["workerGroupSpecs"]}

@@ -34,6 +34,14 @@ def cancel_attempt(
     """
     name, labels = rayjob["metadata"]["name"], rayjob["metadata"].get("labels", {})
     state = state_of(rayjob)
+    other = rayjob.get("spec", {}).get("clusterSelector", {}).get("ray.io/cluster")
+    if other and state.is_finished:
+        return state  # the cluster is not the run's to end
+    if other:
+        raise ClusterError(
+            f"attempt {name!r} runs on RayCluster {other!r}, which is not suspended for one run; "
+            f"`eoray delete {name}` stops its driver: what is committed stays"
+        )
     if state.is_finished:
         ray_cluster = (rayjob.get("status") or {}).get("rayClusterName")
         if ray_cluster:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from eoray.errors import ConfigError
 from eoray.k8s.names import ATTEMPT, NAME, PART_OF, RUN, SCHEDULE, attempt_name
 from eoray.k8s.pods import (
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from eoray.config import ClusterSection, RunConfig, WorkerGroup
 
 API_VERSION = "ray.io/v1"
+
+RUN_VARIABLE = "EORAY_RUN_FILE"
+"""Environment of a driver whose run file is not mounted."""
 
 _OWN_DEADLINE_S = 60
 """The driver ends by itself this long before KubeRay would cut it off."""
@@ -72,14 +77,50 @@ def build_rayjob(attempt: Attempt, namespace: str) -> dict[str, Any]:
         "metadata": metadata,
         "spec": {
             "submissionMode": "HTTPMode",
-            "entrypoint": entrypoint(attempt.stages),
-            "shutdownAfterJobFinishes": True,
-            "ttlSecondsAfterFinished": cluster.keep_seconds,
             "activeDeadlineSeconds": cluster.deadline_minutes * 60,
             "preRunningDeadlineSeconds": cluster.start_minutes * 60,
             "backoffLimit": 0,
-            "rayClusterSpec": _ray_cluster(attempt),
+            **(_own_cluster(attempt) if cluster.ray_cluster is None else _other_cluster(attempt)),
         },
+    }
+
+
+def _own_cluster(attempt: Attempt) -> dict[str, Any]:
+    """A cluster that comes and goes with the attempt; the run file is mounted."""
+    return {
+        "entrypoint": entrypoint(attempt.stages),
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": attempt.config.cluster.keep_seconds,
+        "rayClusterSpec": _ray_cluster(attempt),
+    }
+
+
+def _other_cluster(attempt: Attempt) -> dict[str, Any]:
+    """A cluster that stays. Its pods mount nothing of ours: the run file travels as environment.
+
+    The operator neither suspends nor shuts it down; past the deadline it only gives up asking, so
+    the driver's own deadline ends the run.
+    """
+    from eoray.config import dump_config
+
+    variables = {
+        **_driver_environment(attempt),
+        **attempt.config.cluster.env,
+        RUN_VARIABLE: dump_config(attempt.config),
+    }
+    return {
+        "entrypoint": entrypoint(attempt.stages, f"env:{RUN_VARIABLE}"),
+        "clusterSelector": {"ray.io/cluster": attempt.config.cluster.ray_cluster},
+        "runtimeEnvYAML": yaml.safe_dump({"env_vars": variables}, sort_keys=True),
+    }
+
+
+def _driver_environment(attempt: Attempt) -> dict[str, str]:
+    return {
+        "EORAY_ATTEMPT": attempt.name,
+        "EORAY_DEADLINE_S": str(attempt.config.cluster.deadline_minutes * 60 - _OWN_DEADLINE_S),
+        # the container's own standard output: what `kubectl logs` and log collectors read
+        "EORAY_LOG_COPY": "/proc/1/fd/1",
     }
 
 
@@ -110,14 +151,14 @@ def build_config_map(attempt: Attempt, rayjob: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def entrypoint(stages: Sequence[str]) -> str:
+def entrypoint(stages: Sequence[str], run_file: str = f"{RUN_FOLDER}/run.yaml") -> str:
     """The driver's command; a shell on the head reads it, so nothing of the user's is in it."""
     from eoray.config import STAGES
 
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise ConfigError(f"stage {unknown[0]!r} is unknown; stages are {', '.join(STAGES)}")
-    words = ["eoray", "run", f"{RUN_FOLDER}/run.yaml", "--address", "auto", "--json"]
+    words = ["eoray", "run", run_file, "--address", "auto", "--json"]
     return " ".join([*words, *(f"--stage {stage}" for stage in stages)])
 
 
@@ -133,13 +174,7 @@ def _queue_labels(cluster: ClusterSection) -> dict[str, str]:
 def _ray_cluster(attempt: Attempt) -> dict[str, Any]:
     cluster, labels = attempt.config.cluster, attempt.labels
     env = _environment(attempt)
-    head_env = {
-        **env,
-        "EORAY_ATTEMPT": attempt.name,
-        "EORAY_DEADLINE_S": str(cluster.deadline_minutes * 60 - _OWN_DEADLINE_S),
-        # the container's own standard output: what `kubectl logs` and log collectors read
-        "EORAY_LOG_COPY": "/proc/1/fd/1",
-    }
+    head_env = {**env, **_driver_environment(attempt)}
     spec: dict[str, Any] = {
         "rayVersion": attempt.ray_version,
         # without the mode KubeRay leaves the cluster open

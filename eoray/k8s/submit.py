@@ -14,6 +14,7 @@ from eoray.config import resolve_path
 from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.k8s.checks import check_rayjob, check_run
 from eoray.k8s.client import AlreadyExistsError, Cluster, ForbiddenError
+from eoray.k8s.existing import adopt_cluster
 from eoray.k8s.names import ATTEMPT, RUN, run_key
 from eoray.k8s.rayjob import Attempt, build_config_map, build_rayjob
 from eoray.k8s.states import State, state_of
@@ -67,6 +68,7 @@ def submit_run(
         ConflictError: Pods of an earlier attempt do not end.
         ClusterError: The cluster cannot be reached, refuses, or has no KubeRay.
     """
+    config = adopt_cluster(cluster, config, tell=tell)
     attempt = plan_attempt(config, folder, stages=stages, schedule=schedule)
     earlier = cluster.rayjobs(f"{RUN}={attempt.key}")
     if earlier:

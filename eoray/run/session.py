@@ -43,11 +43,11 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
     return _run_of(load_config(path, overrides), Path(path).resolve().parent)
 
 
-def run_from_text(text: str, folder: Path) -> Run:
+def run_from_text(text: str, folder: Path, overrides: Sequence[str] = ()) -> Run:
     """Read a resolved run file from text; relative paths start at ``folder``."""
     from eoray.config import parse_config
 
-    return _run_of(parse_config(text, folder), folder)
+    return _run_of(parse_config(text, folder, overrides), folder)
 
 
 def _run_of(config: RunConfig, folder: Path) -> Run:

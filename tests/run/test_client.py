@@ -107,7 +107,7 @@ def test_client_server_that_died_is_asked_for_again(
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
     if tries == 1:
-        with pytest.raises(ClusterError, match="no Ray answers at 'ray://h:1' .Version mismatch"):
+        with pytest.raises(ClusterError, match=r"no Ray answers at 'ray://h:1' .Version mismatch"):
             _connect("ray://h:1")
     else:
         _connect("ray://h:1")
