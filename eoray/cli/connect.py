@@ -67,12 +67,12 @@ def _run(command: list[str], tunnel: Tunnel) -> int:
 
 def _wait(place: str, tunnel: Tunnel) -> None:
     """Tell the addresses and keep them; the token stays where it is."""
-    typer.echo(f"export RAY_ADDRESS={tunnel.address} RAY_API_SERVER_ADDRESS={tunnel.dashboard}")
-    typer.echo(f"export RAY_AUTH_MODE={tunnel.environment['RAY_AUTH_MODE']}")
-    if tunnel.token_command:
-        typer.echo(tunnel.token_command)
-    typer.echo(f"{place}: reached until Ctrl-C; dashboard at {tunnel.dashboard}", err=True)
     try:
+        typer.echo(f"export RAY_ADDRESS={tunnel.address} RAY_API_SERVER_ADDRESS={tunnel.dashboard}")
+        typer.echo(f"export RAY_AUTH_MODE={tunnel.environment['RAY_AUTH_MODE']}")
+        if tunnel.token_command:
+            typer.echo(tunnel.token_command)
+        typer.echo(f"{place}: reached until Ctrl-C; dashboard at {tunnel.dashboard}", err=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         typer.echo(f"{place}: left; what runs there goes on", err=True)
