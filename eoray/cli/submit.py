@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ from eoray.cli.options import AsJson, Debug, Overrides, RunFile, Stages
 from eoray.cli.outcome import Exit, Result, run_verb
 
 if TYPE_CHECKING:
+    from eoray.config import RunConfig
     from eoray.k8s.window import Window
 
 
@@ -26,6 +28,18 @@ def submit(
     again: Annotated[
         bool, typer.Option("--again", help="Begin another attempt though one succeeded.")
     ] = False,
+    wait_for_lease: Annotated[
+        bool, typer.Option("--wait-for-lease", help="Let the driver wait for another writer's end.")
+    ] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Make another writer of the store stop.")
+    ] = False,
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate/--no-estimate", help="Show what the catalogue says is to be read."
+        ),
+    ] = True,
     detach: Annotated[
         bool, typer.Option("--detach", help="Leave as soon as the run is submitted.")
     ] = False,
@@ -51,20 +65,30 @@ def submit(
     def action() -> Result:
         from eoray.config import load_config
         from eoray.k8s.bound import bound_of
+        from eoray.k8s.checks import check_run
+        from eoray.k8s.forecast import forecast
         from eoray.k8s.job import submit as submit_file
         from eoray.k8s.job import summary
+        from eoray.k8s.window import move_window
 
         given = [*_of_environment(run_file, overrides or []), *(overrides or [])]
         if ray_cluster is not None:
             given.append(f"cluster.ray_cluster={ray_cluster}")
-        for line in bound_of(load_config(run_file, given).cluster).lines():
+        given += _lease(wait=wait_for_lease, take_over=take_over)
+        window = _window(scheduled_time, lookback_days)
+        config = load_config(run_file, given)
+        config = config if window is None else move_window(config, window)
+        check_run(config, Path(run_file).resolve().parent)
+        _look_at_lease(config, Path(run_file).resolve().parent)
+        lines = forecast(run_file, given, config, stages=stage or ()) if estimate else []
+        for line in [*lines, *bound_of(config.cluster).lines()]:
             say(line)
         job = submit_file(
             run_file,
             given,
             stages=stage or (),
             again=again,
-            window=_window(scheduled_time, lookback_days),
+            window=window,
             schedule=os.environ.get("EORAY_SCHEDULE"),
             tell=say,
         )
@@ -83,6 +107,29 @@ def submit(
 
     run_verb(action, text=lambda r: f"{r['name']}  {r['line']}", as_json=as_json, debug=debug,
              ends=end_of)  # fmt: skip
+
+
+def _lease(*, wait: bool, take_over: bool) -> list[str]:
+    """What the driver is to do about another writer, as a setting of the run file."""
+    if wait and take_over:
+        from eoray.errors import ConfigError
+
+        raise ConfigError("--wait-for-lease and --take-over exclude each other; choose one")
+    return ["run.lease=wait"] if wait else ["run.lease=take-over"] if take_over else []
+
+
+def _look_at_lease(config: RunConfig, folder: Path) -> None:
+    """Refuse a store that another run writes; where it is not seen from here, the driver does."""
+    from eoray.config import config_key
+    from eoray.k8s.submit import with_pod_paths
+    from eoray.run.lease import check_free
+
+    if config.run.lease != "refuse":
+        return
+    sent = with_pod_paths(config, folder)  # what the driver's lease is named after
+    why = check_free(sent.store, config_key(sent))
+    if why:
+        say(f"whether another run writes the store is left to the driver: {why}")
 
 
 def _of_environment(run_file: str, overrides: list[str]) -> list[str]:

@@ -244,6 +244,8 @@ class RunSection(Section):
     """Finished shards that trigger a commit."""
     wave_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Seconds after which finished work is committed."""
+    lease: Literal["refuse", "wait", "take-over"] = "refuse"
+    """What to do while another run writes the store; take-over makes that one stop."""
     retries: Annotated[int, Field(ge=0, le=20)] = 3
     """Further attempts at a failed read."""
     errors: Literal["record", "raise"] = "record"

@@ -56,6 +56,7 @@ store: out                       # folder or s3://bucket/prefix; a cube grows in
 #   executor: auto               # inline | threads | ray
 #   workers: auto
 #   address: null                # auto: the Ray cluster this runs in; ray://host:10001
+#   lease: refuse                # wait | take-over: while another run writes the store
 
 # cluster:                       # for `eoray submit`; never changes results either
 #   image: registry/eoray@sha256:...

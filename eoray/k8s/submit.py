@@ -15,6 +15,7 @@ from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.k8s.checks import check_rayjob, check_run
 from eoray.k8s.client import AlreadyExistsError, Cluster, ForbiddenError
 from eoray.k8s.existing import adopt_cluster
+from eoray.k8s.forecast import most_cpus
 from eoray.k8s.names import ATTEMPT, RUN, run_key
 from eoray.k8s.rayjob import Attempt, build_config_map, build_rayjob
 from eoray.k8s.states import State, state_of
@@ -100,7 +101,7 @@ def plan_attempt(
         ConfigError: The run file cannot be carried out in pods.
     """
     check_run(config, folder)
-    resolved = _with_paths(config, folder)
+    resolved = with_pod_paths(config, folder)
     ray = config.cluster.ray_version or _own_ray()
     key = run_key(resolved, config.cluster.image or "", stages)
     return Attempt(key, 1, _with_workers(resolved), tuple(stages), schedule, ray)
@@ -187,13 +188,11 @@ def _with_workers(config: RunConfig) -> RunConfig:
     """As many tasks at once as the largest cluster has CPUs: the head's own count says nothing."""
     if config.run.workers != "auto":
         return config
-    cpus = sum(int(group.cpu) * group.max for group in config.cluster.workers)
-    return config.model_copy(
-        update={"run": config.run.model_copy(update={"workers": max(1, cpus)})}
-    )
+    run = config.run.model_copy(update={"workers": most_cpus(config.cluster)})
+    return config.model_copy(update={"run": run})
 
 
-def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
+def with_pod_paths(config: RunConfig, folder: Path) -> RunConfig:
     """The run file with absolute paths: in a pod it lies in another folder."""
 
     def seen(path: Any) -> Any:

@@ -1,7 +1,8 @@
 """One writer per store: a lock on a local folder, a renewed object elsewhere.
 
 The holder's epoch goes into every commit. A holder that died frees a local lock at once (the
-kernel drops it) and an object lease when it expires.
+kernel drops it) and an object lease when it expires. Who meets a live one refuses, waits, or takes
+it over: then the other finds a newer epoch at its next commit, and stops.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from eoray import storage
 from eoray.errors import ConflictError, StoreError
+from eoray.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +29,12 @@ LEASE_S = 120.0
 """An object lease that was not renewed for this long is free."""
 
 _RENEW_S = 30.0
+
+_LOOK_S = 2.0
+"""Between two looks at a lease that is waited for."""
+
+Manner = Literal["refuse", "wait", "take-over"]
+"""What to do about a live lease of another driver."""
 
 _RECORD_BYTES = 1024
 """Length of the local record, padded, so that a new one covers the old."""
@@ -49,27 +57,90 @@ class Holder:
 
 
 @contextmanager
-def hold_store(url: str, run: str, *, now: Callable[[], float] = time.time) -> Iterator[Holder]:
+def hold_store(
+    url: str,
+    run: str,
+    *,
+    manner: Manner = "refuse",
+    now: Callable[[], float] = time.time,
+    pause: Callable[[float], None] = time.sleep,
+) -> Iterator[Holder]:
     """Hold the only right to commit to a store.
 
     Args:
         url: The store folder.
         run: Key of the run.
+        manner: What to do while another driver holds it.
         now: Clock, in Unix seconds.
+        pause: Called with seconds between two looks at a lease that is waited for.
 
     Yields:
         The holder; its epoch is one above every earlier one.
 
     Raises:
-        ConflictError: Another run holds the store; it is named.
+        ConflictError: Another driver holds the store; its run is named. A folder cannot be taken
+            over from a process that lives.
     """
     if storage.is_local(url):
-        yield from _hold_folder(url, run)
+        yield from _hold_folder(url, run, manner, pause)
     else:
-        yield from _hold_object(url, run, now)
+        yield from _hold_object(url, run, manner, now, pause)
 
 
-def _hold_folder(url: str, run: str) -> Iterator[Holder]:
+def find_holder(url: str, *, now: Callable[[], float] = time.time) -> Holder | None:
+    """Who holds a store in an object store now; None where nobody does.
+
+    Raises:
+        Exception: As obstore does, where the store cannot be read from here.
+    """
+    store = storage.object_store(storage.join(url, "_eoray"))
+    holder, _ = _ObjectLease(store, now).read()
+    return holder if holder is not None and holder.expires > now() else None
+
+
+def check_free(url: str, run: str, *, timeout_s: float = 5.0) -> str:
+    """Refuse a store that another run writes, as far as that is seen from here.
+
+    Args:
+        url: The store folder.
+        run: Key of the run that wants it; its own drivers are no others.
+        timeout_s: Credentials and routes of pods are often missing here, which takes minutes to
+            find out; after this time the look is given up.
+
+    Returns:
+        Why nothing could be seen; "" where the store is free.
+
+    Raises:
+        ConflictError: Another run holds it.
+    """
+    if storage.is_local(url):
+        return "a folder of the pods is not seen from here"
+    seen: list[Holder | None] = []
+    failed: list[str] = []
+
+    def look() -> None:
+        try:
+            seen.append(find_holder(url))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the driver looks again
+            failed.append(" ".join(str(error).split())[:160] or type(error).__name__)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if not seen:
+        return failed[0] if failed else f"no answer within {timeout_s:g} s"
+    holder = seen[0]
+    if holder is not None and holder.run != run:
+        raise ConflictError(
+            f"store {url!r} is being written by {holder.describe()}; submit with --wait-for-lease "
+            "to wait for its end in the cluster, or with --take-over to make it stop"
+        )
+    return ""
+
+
+def _hold_folder(
+    url: str, run: str, manner: Manner, pause: Callable[[float], None]
+) -> Iterator[Holder]:
     folder = storage.local_path(storage.join(url, "_eoray"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,10 +151,7 @@ def _hold_folder(url: str, run: str) -> Iterator[Holder]:
             "permissions"
         ) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConflictError(_held_by(url, _read_holder(file))) from error
+        _lock(file, url, manner, pause)
         previous = _read_holder(file)
         holder = Holder(run, socket.gethostname(), os.getpid(), _epoch_after(previous))
         file.seek(0)
@@ -91,6 +159,31 @@ def _hold_folder(url: str, run: str) -> Iterator[Holder]:
         file.write(json.dumps(asdict(holder)).ljust(_RECORD_BYTES))
         file.flush()
         yield holder
+
+
+def _lock(file: IO[str], url: str, manner: Manner, pause: Callable[[float], None]) -> None:
+    told = False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            other = _read_holder(file)
+            if manner == "refuse":
+                raise ConflictError(_held_by(url, other)) from error
+            if manner == "take-over":
+                raise ConflictError(
+                    f"store {url!r} is being written by {_name(other)}, and the lock of a folder "
+                    "ends with its process only; end that process, or say run.lease: wait"
+                ) from error
+            told = _tell_waiting(url, other, told=told)
+            pause(_LOOK_S)
+
+
+def _tell_waiting(url: str, other: Holder | None, *, told: bool) -> bool:
+    if not told:
+        get_logger().warning("waiting for the lease", store=url, held_by=_name(other))
+    return True
 
 
 def _read_holder(file: IO[str]) -> Holder | None:
@@ -103,14 +196,26 @@ def _epoch_after(previous: Holder | None) -> int:
     return 1 if previous is None else previous.epoch + 1
 
 
+def _name(holder: Holder | None) -> str:
+    return "another process" if holder is None else holder.describe()
+
+
 def _held_by(url: str, holder: Holder | None) -> str:
-    who = "another process" if holder is None else holder.describe()
-    return f"store {url!r} is being written by {who}; wait for it to end, or stop it first"
+    return (
+        f"store {url!r} is being written by {_name(holder)}; wait for it to end (run.lease: wait "
+        "does), or stop it first"
+    )
 
 
-def _hold_object(url: str, run: str, now: Callable[[], float]) -> Iterator[Holder]:
+def _hold_object(
+    url: str,
+    run: str,
+    manner: Manner,
+    now: Callable[[], float],
+    pause: Callable[[float], None],
+) -> Iterator[Holder]:
     lease = _ObjectLease(storage.object_store(storage.join(url, "_eoray")), now)
-    holder = lease.take(url, run)
+    holder = lease.take(url, run, manner, pause)
     stop = threading.Event()
     renewer = threading.Thread(target=lease.keep, args=(stop,), daemon=True, name="eoray-lease")
     renewer.start()
@@ -133,20 +238,37 @@ class _ObjectLease:
         self._tag: str | None = None
         self._holder: Holder | None = None
 
-    def take(self, url: str, run: str) -> Holder:
-        """Create the object, or replace one that has expired."""
-        current, tag = self._read()
-        if current is not None and current.expires > self._now():
-            raise ConflictError(_held_by(url, current))
-        holder = Holder(
-            run, socket.gethostname(), os.getpid(), _epoch_after(current), self._now() + LEASE_S
-        )
-        try:
-            self._put(holder, tag)
-        except _taken_errors() as error:
-            other, _ = self._read()
-            raise ConflictError(_held_by(url, other)) from error
-        return holder
+    def take(
+        self,
+        url: str,
+        run: str,
+        manner: Manner = "refuse",
+        pause: Callable[[float], None] = time.sleep,
+    ) -> Holder:
+        """Create the object, or replace one that has expired or is taken over."""
+        told = False
+        while True:
+            current, tag = self.read()
+            is_live = current is not None and current.expires > self._now()
+            if is_live and manner == "wait":
+                told = _tell_waiting(url, current, told=told)
+                pause(_LOOK_S)
+                continue
+            if is_live and manner == "refuse":
+                raise ConflictError(_held_by(url, current))
+            holder = Holder(
+                run, socket.gethostname(), os.getpid(), _epoch_after(current), self._now() + LEASE_S
+            )
+            try:
+                self._put(holder, tag)
+            except _taken_errors() as error:
+                if manner != "refuse":
+                    continue  # renewed, or taken by a third one, since our look
+                other, _ = self.read()
+                raise ConflictError(_held_by(url, other)) from error
+            if is_live:
+                get_logger().warning("lease taken over", store=url, held_by=_name(current))
+            return holder
 
     def keep(self, stop: threading.Event) -> None:
         """Renew until stopped; a lost lease shows in the next commit's epoch check."""
@@ -172,7 +294,8 @@ class _ObjectLease:
         if self._holder is not None:
             self._put(replace(self._holder, expires=instant), self._tag)
 
-    def _read(self) -> tuple[Holder | None, str | None]:
+    def read(self) -> tuple[Holder | None, str | None]:
+        """The holder that is written, expired or not, and the object's tag."""
         try:
             answer = self._store.get(self._NAME)
         except FileNotFoundError:

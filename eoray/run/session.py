@@ -175,7 +175,7 @@ class Run:
         begun = time.monotonic()
         paths = self.paths
         report = RunReport(paths.name, paths.key)
-        with hold_store(paths.store, paths.key) as holder:
+        with hold_store(paths.store, paths.key, manner=self.config.run.lease) as holder:
             context = StageContext(self, paths, stages)
             check_stages(context, stages)
             pool = self._executor(context, executor, address)

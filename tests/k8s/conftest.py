@@ -38,6 +38,13 @@ def read_config() -> ReadConfig:
     return lambda *overrides: parse_config(RUN_FILE, overrides=overrides)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores and catalogues of these run files are made up: nobody asks for them."""
+    monkeypatch.setattr("eoray.run.lease.check_free", lambda *_, **__: "")
+    monkeypatch.setattr("eoray.k8s.forecast.forecast", lambda *_, **__: [])
+
+
 @pytest.fixture
 def api() -> Iterator[FakeApi]:
     with serve(FakeApi()) as fake:

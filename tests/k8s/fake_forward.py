@@ -9,7 +9,7 @@ import struct
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from io import BufferedIOBase
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _BINARY, _CLOSE = 2, 8
@@ -38,7 +38,9 @@ def accept_key(key: str) -> str:
     return base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
 
 
-def carry(forwards: Forwards, end: socket.socket, reader: BinaryIO, pod: str, port: int) -> None:
+def carry(
+    forwards: Forwards, end: socket.socket, reader: BufferedIOBase, pod: str, port: int
+) -> None:
     """Speak the protocol until one side ends; channel 0 is data, channel 1 says what is wrong."""
     for channel in (0, 1):
         _send(end, bytes([channel]) + struct.pack("<H", port))
@@ -79,7 +81,7 @@ def _send(end: socket.socket, data: bytes, opcode: int = _BINARY) -> None:
     end.sendall(head + data)
 
 
-def _read(reader: BinaryIO) -> bytes | None:
+def _read(reader: BufferedIOBase) -> bytes | None:
     """The next frame of the client, which masks what it sends; None at the end."""
     head = reader.read(2)
     if len(head) < 2 or head[0] & 0x0F == _CLOSE:

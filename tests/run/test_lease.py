@@ -18,7 +18,8 @@ from obstore.store import MemoryStore
 from eoray import storage
 from eoray.errors import ConflictError, StoreError
 from eoray.run import lease
-from eoray.run.lease import LEASE_S, Holder, hold_store
+from eoray.run.lease import LEASE_S, Holder, check_free, find_holder, hold_store
+from tests.s3_server import serve_s3
 
 URL = "memory://bucket/run"
 
@@ -152,12 +153,12 @@ def test_of_two_takers_at_once_one_wins(memory: MemoryStore, expired: bool) -> N
         memory.put("lease.json", json.dumps(asdict(Holder("old", "h", 1, 8, 5.0))).encode())
     clock = Clock()
     takers = [lease._ObjectLease(memory, clock) for _ in range(2)]
-    seen = [taker._read() for taker in takers]
+    seen = [taker.read() for taker in takers]
     assert seen[0] == seen[1]
     first = takers[0].take(URL, "first")
     late = lease._ObjectLease(memory, clock)
-    answers = iter([seen[1], takers[1]._read()])
-    late._read = answers.__next__  # type: ignore[method-assign]
+    answers = iter([seen[1], takers[1].read()])
+    late.read = answers.__next__  # type: ignore[method-assign]
     with pytest.raises(ConflictError, match="run 'first'"):
         late.take(URL, "second")
     assert first.epoch == (9 if expired else 1)
@@ -211,3 +212,110 @@ def test_renewal_goes_on_after_the_store_was_away(
     held._put = put  # type: ignore[method-assign]
     held.keep(stop)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("kind", ["local", "object"])
+def test_who_waits_holds_it_when_the_other_lets_go(
+    kind: str, tmp_path: Path, memory: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = place(kind, tmp_path)
+    first = hold_store(url, "first")
+    first.__enter__()
+    looks: list[float] = []
+
+    def pause(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            first.__exit__(None, None, None)
+
+    with hold_store(url, "second", manner="wait", pause=pause) as holder:
+        assert (holder.run, holder.epoch) == ("second", 2)
+    assert len(looks) == 3
+    (said,) = [r for r in caplog.records if "waiting for the lease" in r.getMessage()]
+    assert "run 'first'" in said.getMessage()
+
+
+def test_object_lease_is_taken_over_and_the_other_stays_away(memory: MemoryStore) -> None:
+    with hold_store(URL, "first") as first:
+        with hold_store(URL, "second", manner="take-over") as second:
+            assert second.epoch == first.epoch + 1
+            found = find_holder(URL)
+            assert found is not None
+            assert found.run == "second"
+        assert find_holder(URL) is None
+    # the first one's farewell frees nothing that is not its own
+    assert json.loads(bytes(memory.get("lease.json").bytes()))["run"] == "second"
+
+
+def test_folder_is_not_taken_over_from_a_process_that_lives(tmp_path: Path) -> None:
+    with (
+        hold_store(str(tmp_path), "first"),
+        pytest.raises(ConflictError, match=rf"process {os.getpid()} .*ends with its process only"),
+        hold_store(str(tmp_path), "second", manner="take-over"),
+    ):
+        pass
+
+
+def test_renewal_between_look_and_take_over_does_not_save_the_other(memory: MemoryStore) -> None:
+    clock = Clock()
+    other = lease._ObjectLease(memory, clock)
+    other.take(URL, "other")
+    taker = lease._ObjectLease(memory, clock)
+    plain, calls = taker.read, []
+
+    def read() -> tuple[Holder | None, str | None]:
+        seen = plain()
+        if not calls:
+            other._expire_at(clock() + LEASE_S + 1)
+        calls.append(seen)
+        return seen
+
+    taker.read = read  # type: ignore[method-assign]
+    assert taker.take(URL, "taker", "take-over").epoch == 2
+    assert len(calls) == 2
+
+
+SECOND = """
+import sys
+from eoray.run.lease import hold_store
+with hold_store("s3://maps/out", sys.argv[1], manner=sys.argv[2]) as holder:
+    print("held", holder.epoch, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_meet_in_s3(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(run: str, manner: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", SECOND, run, manner],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    with serve_s3(monkeypatch):
+        first = start("first", "refuse")
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held 1\n"
+        refused = start("second", "refuse").communicate("")
+        assert f"run 'first' (process {first.pid} on " in refused[1]
+        assert start("third", "take-over").communicate("")[0] == "held 2\n"
+        first.communicate("")
+        found = find_holder("s3://maps/out", now=lambda: 0.0)
+        assert found is not None
+        assert (found.run, found.epoch) == ("third", 2)
+
+
+def test_own_drivers_are_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_s3(monkeypatch), hold_store("s3://maps/out", "ours"):
+        assert check_free("s3://maps/out", "ours") == ""
+        with pytest.raises(ConflictError, match=r"run 'ours'.*--wait-for-lease.*--take-over"):
+            check_free("s3://maps/out", "theirs")
+
+
+def test_store_that_is_not_seen_is_told_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "folder of the pods" in check_free(str(tmp_path), "ours")
+    answer = threading.Event()
+    monkeypatch.setattr(lease, "find_holder", lambda url: answer.wait(30))
+    assert check_free(URL, "ours", timeout_s=0.01) == "no answer within 0.01 s"
+    answer.set()

@@ -1,0 +1,120 @@
+"""What `eoray submit` looks at before it creates anything: another writer, and at what cost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eoray.cli import main
+from eoray.k8s import forecast
+from eoray.run import lease
+from tests.k8s.conftest import RUN_FILE
+from tests.k8s.fake_api import FakeApi
+from tests.k8s.fake_head import write_kubeconfig
+from tests.s3_server import serve_s3
+
+Submit = Callable[..., tuple[int, str, str]]
+
+CHECK_FREE = lease.check_free
+"""The real one, which the other tests of submissions do without."""
+
+MODULES = """
+import sys
+from eoray.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(sorted({"ray", "torch", "rasterio", "zarr", "icechunk"} & set(sys.modules)))
+"""
+
+
+@pytest.fixture
+def run_file(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run file for the fake server."""
+    kubeconfig = str(write_kubeconfig(tmp_path / "kubeconfig", api.url))
+    monkeypatch.setenv("KUBECONFIG", kubeconfig)
+    place = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
+    monkeypatch.setattr(place, kubeconfig)
+    monkeypatch.setattr(lease, "check_free", CHECK_FREE)
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN_FILE)
+    return str(path)
+
+
+@pytest.fixture
+def submit(run_file: str, capsys: pytest.CaptureFixture[str]) -> Submit:
+    """`eoray submit`: (exit code, stdout, stderr)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["submit", run_file, "--detach", *arguments])
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return run
+
+
+def sent(api: FakeApi) -> dict[str, Any]:
+    """The run file that pods get."""
+    (name,) = api.names("configmaps")
+    text = api.objects["configmaps", "maps", name]["data"]["run.yaml"]
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
+
+
+def test_store_that_another_run_writes_is_refused_and_nothing_is_created(
+    api: FakeApi, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_s3(monkeypatch), lease.hold_store("s3://maps/slovenia", "italy-01234567"):
+        code, _, err = submit("--no-estimate")
+        assert code == 1
+        assert "run 'italy-01234567' (process" in err
+        assert "--wait-for-lease" in err
+        assert api.requests == []
+        assert submit("--no-estimate", "--wait-for-lease")[0] == 0
+    assert sent(api)["run"]["lease"] == "wait"
+
+
+def test_free_store_is_submitted_to_without_a_word_and_without_heavy_packages(
+    api: FakeApi, run_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-c", MODULES, "submit", run_file, "--detach", "--no-estimate"]
+    with serve_s3(monkeypatch):
+        done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "another run" not in done.stderr
+    result, modules = done.stdout.splitlines()
+    assert json.loads(result)["what"] == "created"
+    assert modules == "[]"
+
+
+def test_taking_over_is_the_drivers_to_do(
+    api: FakeApi, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_s3(monkeypatch), lease.hold_store("s3://maps/slovenia", "italy-01234567"):
+        assert submit("--no-estimate", "--take-over")[0] == 0
+    assert sent(api)["run"]["lease"] == "take-over"
+    code, _, err = submit("--no-estimate", "--take-over", "--wait-for-lease")
+    assert code == 2
+    assert "exclude each other" in err
+
+
+def test_what_cannot_be_seen_from_here_is_left_to_the_driver(
+    submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "forecast", lambda *_, **__: ["no estimate from here: why"])
+    with serve_s3(monkeypatch) as s3:
+        s3.refuse["GET"] = (403, "AccessDenied")
+        code, _, err = submit()
+    assert code == 0, err
+    assert "whether another run writes the store is left to the driver: " in err
+    assert "no estimate from here: why" in err
+    assert "no estimate" not in submit("--no-estimate")[2]
+    assert "at most 12.2 h" in err
