@@ -563,20 +563,42 @@ def test_every_key_of_the_schema_says_what_it_means() -> None:
     ("more", "said"),
     [
         (
-            "cluster: {workers: [{name: a, cpus: 3}]}",
-            "cluster.workers[0].cpus: unknown key; did you",
-        ),
-        (
-            "cluster: {workers: [{name: a, cpu: x}]}",
-            "cluster.workers[0].cpu: got 'x'; expected a n",
-        ),
-        (
             "storage: {s3://maps: {regoin: r1}}",
             "storage.s3://maps.regoin: unknown key; did you mean",
         ),
         ("storage: {s3://maps/x: {}}", "storage.s3://maps/x: 's3://maps/x' is no bucket"),
     ],
 )
-def test_a_problem_inside_a_list_or_mapping_is_named_by_its_place(more: str, said: str) -> None:
+def test_a_problem_inside_a_mapping_is_named_by_its_place(more: str, said: str) -> None:
     (line,) = refusal(f"{MINIMAL}{more}\n")
     assert said in line
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        (
+            "cluster.namespace=Maps_",
+            r"cluster\.namespace: got 'Maps_'; expected 1 to 63 lower-case",
+        ),
+        (
+            "cluster.workers=[{name: a}, {name: b, cpu: -1}]",
+            r"cluster\.workers\[1\]\.cpu: got -1; expected greater than 0",
+        ),
+        (
+            "cluster.workers=[{name: a, cpus: 2}]",
+            r"cluster\.workers\[0\]\.cpus: unknown key; did you mean 'cpu'",
+        ),
+        (
+            "cluster.claims=[{claim: a, path: b}]",
+            r"claims\[0\]\.path: got 'b'; expected an absolute",
+        ),
+        ("cluster.workers=[]", r"cluster\.workers: got \[\]; expected at least 1 value"),
+    ],
+)
+def test_problem_inside_a_list_of_sections_is_one_line_with_its_key(
+    override: str, problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem) as raised:
+        parse_config(LAND_COVER, overrides=[override])
+    assert "\n" not in str(raised.value)

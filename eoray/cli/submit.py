@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eoray.cli.options import AsJson, Debug, Overrides, RunFile, Stages
 from eoray.cli.outcome import Exit, Result, run_verb
+from eoray.errors import ConfigError
 
 if TYPE_CHECKING:
     from eoray.config import RunConfig
+    from eoray.k8s.job import Job
     from eoray.k8s.window import Window
 
 
@@ -25,6 +28,9 @@ def submit(
         str | None,
         typer.Option("--cluster", metavar="NAME", help="Run on this RayCluster, which stays."),
     ] = None,
+    phases: Annotated[
+        bool, typer.Option("--phases", help="A job for each group of stages; waits between them.")
+    ] = False,
     again: Annotated[
         bool, typer.Option("--again", help="Begin another attempt though one succeeded.")
     ] = False,
@@ -35,11 +41,12 @@ def submit(
         bool, typer.Option("--take-over", help="Make another writer of the store stop.")
     ] = False,
     estimate: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--estimate/--no-estimate", help="Show what the catalogue says is to be read."
+            "--estimate/--no-estimate",
+            help="Show what the catalogue says is to be read; if not given, except in pods.",
         ),
-    ] = True,
+    ] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Leave as soon as the run is submitted.")
     ] = False,
@@ -64,56 +71,103 @@ def submit(
 
     def action() -> Result:
         from eoray.config import load_config
-        from eoray.k8s.bound import bound_of
         from eoray.k8s.checks import check_run
+        from eoray.k8s.client import is_pod
         from eoray.k8s.forecast import forecast
-        from eoray.k8s.job import submit as submit_file
-        from eoray.k8s.job import summary
+        from eoray.k8s.job import submit_phases
         from eoray.k8s.window import move_window
 
         given = [*_of_environment(run_file, overrides or []), *(overrides or [])]
+        if phases and detach:
+            raise ConfigError(
+                "--phases and --detach exclude each other, because each phase is submitted when "
+                "the one before has ended; leave one out"
+            )
         if ray_cluster is not None:
             given.append(f"cluster.ray_cluster={ray_cluster}")
         given += _lease(wait=wait_for_lease, take_over=take_over)
         window = _window(scheduled_time, lookback_days)
         config = load_config(run_file, given)
         config = config if window is None else move_window(config, window)
-        check_run(config, Path(run_file).resolve().parent)
-        _look_at_lease(config, Path(run_file).resolve().parent)
-        lines = forecast(run_file, given, config, stages=stage or ()) if estimate else []
-        for line in [*lines, *bound_of(config.cluster).lines()]:
+        folder = Path(run_file).resolve().parent
+        check_run(config, folder)
+        _look_at_lease(config, folder)
+        # planning needs more memory than a pod has that only submits
+        is_shown = not is_pod() if estimate is None else estimate
+        lines = forecast(run_file, given, config, stages=stage or ()) if is_shown else []
+        for line in [*lines, *_bounds(config, stage or (), phases=phases)]:
             say(line)
-        job = submit_file(
-            run_file,
-            given,
-            stages=stage or (),
-            again=again,
-            window=window,
-            schedule=os.environ.get("EORAY_SCHEDULE"),
-            tell=say,
-        )
-        made = job.submission
-        what = "submitted" if made is None else made.what
-        say(f"{job.name}: {what}")
-        if not detach and what != "done":
-            try:
-                job.follow(tell=say, line=(lambda _: None) if quiet else say)
-            except KeyboardInterrupt:
-                say(
-                    f"detached: {job.name} goes on; follow it again with `eoray logs --follow "
-                    f"{job.name}`, end it with `eoray cancel {job.name}`"
-                )
-        return {"what": what, **summary(job.describe())}
+        how: dict[str, Any] = {
+            "stages": stage or (),
+            "again": again,
+            "window": window,
+            "schedule": os.environ.get("EORAY_SCHEDULE"),
+            "tell": say,
+        }
+        jobs = submit_phases if phases else _submit_one
+        result, ended = _follow(jobs(run_file, given, **how), detach=detach, quiet=quiet)
+        if phases and not ended:
+            say("the phases behind it are not submitted; submit again to go on with them")
+        return result
 
     run_verb(action, text=lambda r: f"{r['name']}  {r['line']}", as_json=as_json, debug=debug,
              ends=end_of)  # fmt: skip
 
 
+def _submit_one(run_file: str, given: list[str], **how: Any) -> Iterator[Job]:
+    from eoray.k8s.job import submit as submit_file
+
+    yield submit_file(run_file, given, **how)
+
+
+def _follow(jobs: Iterator[Job], *, detach: bool, quiet: bool) -> tuple[Result, bool]:
+    """Follow what is submitted, one after another.
+
+    Returns:
+        (the last of them, whether it was followed to its end).
+    """
+    from eoray.k8s.job import summary
+
+    result: dict[str, Any] = {}
+    ended = True
+    for job in jobs:
+        what = "submitted" if job.submission is None else job.submission.what
+        say(f"{job.name}: {what}")
+        ended = what == "done" or (not detach and _is_followed(job, quiet=quiet))
+        result = {"what": what, **summary(job.describe())}
+        if not ended:
+            break
+    return result, ended
+
+
+def _is_followed(job: Job, *, quiet: bool) -> bool:
+    """Follow an attempt to its end; False where Ctrl-C left it."""
+    try:
+        job.follow(tell=say, line=(lambda _: None) if quiet else say)
+    except KeyboardInterrupt:
+        say(
+            f"detached: {job.name} goes on; follow it again with `eoray logs --follow "
+            f"{job.name}`, end it with `eoray cancel {job.name}`"
+        )
+        return False
+    return True
+
+
+def _bounds(config: RunConfig, stages: Sequence[str], *, phases: bool) -> list[str]:
+    """What the run may use at most, phase by phase."""
+    from eoray.k8s.bound import EXCLUDED, bound_of
+    from eoray.k8s.phases import split_phases
+
+    if not phases:
+        return bound_of(config.cluster).lines()
+    found = split_phases(config, stages)
+    bounds = [(phase, bound_of(phase.config.cluster).lines()[0]) for phase in found]
+    return [*(f"{', '.join(phase.stages)}: {line}" for phase, line in bounds), EXCLUDED]
+
+
 def _lease(*, wait: bool, take_over: bool) -> list[str]:
     """What the driver is to do about another writer, as a setting of the run file."""
     if wait and take_over:
-        from eoray.errors import ConfigError
-
         raise ConfigError("--wait-for-lease and --take-over exclude each other; choose one")
     return ["run.lease=wait"] if wait else ["run.lease=take-over"] if take_over else []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,10 @@ NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
 
 GROUP_PATTERN = r"^[a-z]([-a-z0-9]{0,18}[a-z0-9])?$"
 """Worker groups: short, since pods carry their name behind the run's."""
+
+PATH_PATTERN = r"^/[^\s]*$"
+
+Stage = Literal["cube", "fit", "predict", "change", "assess", "publish", "report"]
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Positive = Annotated[float, Field(gt=0)]
@@ -51,6 +55,8 @@ class WorkerGroup(Placement):
     """Pods that are kept while the run lasts."""
     max: Count = 4
     """Most pods at once; without autoscaling, their fixed number."""
+    stages: tuple[Stage, ...] = ()
+    """Stages that ``submit --phases`` gives these pods to; none given: all."""
     idle_seconds: Count = 60
     """A pod without work is given back after this time."""
     price_per_hour: Annotated[float, Field(ge=0)] | None = None
@@ -68,7 +74,7 @@ class ClaimMount(Section):
 
     claim: Name
     """Name of the PersistentVolumeClaim."""
-    path: Annotated[str, Field(pattern=r"^/[^\s]*$")]
+    path: Annotated[str, Field(pattern=PATH_PATTERN)]
     """Where pods see it."""
 
 

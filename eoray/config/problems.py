@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from eoray.config.agree import DisagreementError
+from eoray.config.cluster import GROUP_PATTERN, NAME_PATTERN, PATH_PATTERN
 from eoray.config.fields import BASELINE_PATTERN, SLUG_PATTERN
 
 _EXPECTED = {
@@ -30,6 +31,9 @@ _EXPECTED = {
 
 _PATTERNS = {
     SLUG_PATTERN: "1 to 40 lower-case letters, digits and dashes, beginning with a letter or digit",
+    NAME_PATTERN: "1 to 63 lower-case letters, digits and dashes, beginning with a letter",
+    GROUP_PATTERN: "1 to 20 lower-case letters, digits and dashes, beginning with a letter",
+    PATH_PATTERN: "an absolute path without spaces",
     BASELINE_PATTERN: 'a processing baseline in quotes, such as "05.00"',
 }
 
@@ -45,15 +49,16 @@ def describe_problems(
         extra: Top-level keys that are valid beside those of the model.
     """
     lines: dict[str, list[str]] = {}
-    for finding in error.errors(include_url=False):
+    findings = error.errors(include_url=False)
+    for finding in findings:
+        if finding["type"] == "too_short" and any(_is_inside(f, finding) for f in findings):
+            continue  # an item that is wrong does not count as one
         cause = finding.get("ctx", {}).get("error")
         if isinstance(cause, DisagreementError):
             for problem in cause.problems:
                 path, _, text = problem.partition(": ")
                 lines.setdefault(path, []).append(text)
             continue
-        if finding["type"] == "too_short" and finding["input"]:
-            continue  # members were left out because they are wrong, and are named themselves
         owner, path = _locate(finding["loc"], model)
         text = _describe(finding, owner, extra if owner is model else ())
         if text not in lines.setdefault(path, []):
@@ -62,6 +67,11 @@ def describe_problems(
         f"{path}: {_join([text.removeprefix(f'{path} ') for text in texts])}"
         for path, texts in lines.items()
     ]
+
+
+def _is_inside(finding: Any, other: Any) -> bool:
+    depth = len(other["loc"])
+    return len(finding["loc"]) > depth and finding["loc"][:depth] == other["loc"]
 
 
 def _join(texts: list[str]) -> str:

@@ -368,6 +368,11 @@ class Cluster:
         raise AssertionError  # pragma: no cover - the loop returns or raises
 
 
+def is_pod() -> bool:
+    """Tell whether this process runs in a pod with an account of the cluster."""
+    return _ACCOUNT.exists()
+
+
 def connect(section: ClusterSection, *, in_cluster: bool = False) -> Cluster:
     """Reach the cluster of a run file: a context of the kubeconfig, or the pod's own account.
 
@@ -378,7 +383,7 @@ def connect(section: ClusterSection, *, in_cluster: bool = False) -> Cluster:
     Raises:
         ClusterError: There is no kubeconfig and no account, or no such context.
     """
-    if in_cluster and not _ACCOUNT.exists():
+    if in_cluster and not is_pod():
         raise ClusterError(
             f"this is no pod with an account ({_ACCOUNT} is missing); leave --in-cluster out, or "
             "give the pod automountServiceAccountToken: true"
@@ -394,7 +399,7 @@ def _new_client(context: str | None) -> ApiClient:
     configuration = Configuration()
     configuration.retries = False
     try:
-        if context is None and _ACCOUNT.exists():
+        if context is None and is_pod():
             config.load_incluster_config(client_configuration=configuration)
         else:
             config.load_kube_config(context=context, client_configuration=configuration)
@@ -410,7 +415,7 @@ def _new_client(context: str | None) -> ApiClient:
 def _default_namespace(context: str | None) -> str:
     from kubernetes import config
 
-    if context is None and _ACCOUNT.exists():
+    if context is None and is_pod():
         return _ACCOUNT.read_text().strip()
     try:
         contexts, active = config.list_kube_config_contexts()

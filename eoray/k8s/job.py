@@ -13,12 +13,13 @@ from eoray.k8s.client import Cluster, connect
 from eoray.k8s.end import cancel_attempt, delete_attempt
 from eoray.k8s.follow import HeadLog, describe, explain, wait_for_end
 from eoray.k8s.names import ATTEMPT, NAME, PART_OF, RUN
+from eoray.k8s.phases import split_phases
 from eoray.k8s.states import State, state_of
-from eoray.k8s.submit import Submission, find_attempt, submit_run
+from eoray.k8s.submit import Submission, find_attempt, plan_attempt, submit_run
 from eoray.k8s.window import Window, move_window
 
 if TYPE_CHECKING:
-    from eoray.config import ClusterSection
+    from eoray.config import ClusterSection, RunConfig
 
 _LOG_POLL_S = 2.0
 
@@ -130,17 +131,57 @@ def submit(
         ConfigError: The run file cannot be used, or not by pods; nothing was created.
         ClusterError: The cluster cannot be reached or refuses.
     """
-    from eoray.config import load_config
-
-    config = load_config(path, overrides)
-    if window is not None:
-        config = move_window(config, window)
+    config = _load(path, overrides, window)
     cluster = connect(config.cluster)
     folder = Path(path).resolve().parent
     made = submit_run(
         cluster, config, folder, stages=stages, schedule=schedule, again=again, tell=tell
     )
     return Job(cluster, made.name, made)
+
+
+def submit_phases(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    stages: Sequence[str] = (),
+    again: bool = False,
+    window: Window | None = None,
+    schedule: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[Job]:
+    """Submit the phases of a run one after another, as :func:`submit` does each.
+
+    Yields:
+        The attempt of each phase. Asked for the next one, it waits for the end of the last, and
+        ends with it unless it has succeeded.
+
+    Raises:
+        ConfigError: The run file cannot be used, not by pods, or not divided; nothing was created.
+        ClusterError: The cluster cannot be reached or refuses.
+    """
+    config = _load(path, overrides, window)
+    cluster, folder = connect(config.cluster), Path(path).resolve().parent
+    phases = split_phases(config, stages)
+    for phase in phases:  # all of them, before the first is created
+        plan_attempt(phase.config, folder, stages=phase.stages)
+    for number, phase in enumerate(phases, 1):
+        tell(f"phase {number} of {len(phases)}: {', '.join(phase.stages)}")
+        made = submit_run(
+            cluster, phase.config, folder, stages=phase.stages, schedule=schedule, again=again,
+            tell=tell,
+        )  # fmt: skip
+        job = Job(cluster, made.name, made)
+        yield job
+        if job.wait(tell=tell).word != "succeeded":
+            return
+
+
+def _load(path: str | Path, overrides: Sequence[str], window: Window | None) -> RunConfig:
+    from eoray.config import load_config
+
+    config = load_config(path, overrides)
+    return config if window is None else move_window(config, window)
 
 
 def find_job(section: ClusterSection, name: str) -> Job:

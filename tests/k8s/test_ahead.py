@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes import config
 
 from eoray.cli import main
-from eoray.k8s import forecast
+from eoray.k8s import client, forecast
 from eoray.run import lease
 from tests.k8s.conftest import RUN_FILE
 from tests.k8s.fake_api import FakeApi
@@ -118,3 +119,21 @@ def test_what_cannot_be_seen_from_here_is_left_to_the_driver(
     assert "no estimate from here: why" in err
     assert "no estimate" not in submit("--no-estimate")[2]
     assert "at most 12.2 h" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pod", "shown"),
+    [([], False, True), ([], True, False), (["--estimate"], True, True)],
+)
+def test_estimate_is_made_where_somebody_reads_it(
+    submit: Submit,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    pod: bool,
+    shown: bool,
+) -> None:
+    monkeypatch.setattr(lease, "check_free", lambda *_: "")
+    monkeypatch.setattr(forecast, "forecast", lambda *_, **__: ["estimate of the test"])
+    monkeypatch.setattr(client, "is_pod", lambda: pod)
+    monkeypatch.setattr(client, "_new_client", lambda _: config.new_client_from_config())
+    assert ("estimate of the test" in submit("cluster.namespace=maps", *arguments)[2]) is shown
