@@ -8,6 +8,7 @@ import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,14 @@ def test_schema_is_json_in_both_forms(capsys: pytest.CaptureFixture[str]) -> Non
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("version") == 0
     assert capsys.readouterr().out == f"eoray {eoray.__version__}\n"
+
+
+def test_version_tells_what_a_cluster_must_share(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("version", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["ray"] == metadata.version("ray")
+    assert told["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
+    assert told["version"] == eoray.__version__
 
 
 def test_help_lists_every_verb_and_the_exit_codes() -> None:
