@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from eoray.errors import EorayError
     from eoray.k8s.connect import connect
     from eoray.k8s.job import submit
+    from eoray.k8s.schedule import schedule
     from eoray.publish.export import export_window
     from eoray.run import Run, load_run
 
@@ -30,6 +31,7 @@ _HOMES = {
     "load_config": "eoray.config",
     "load_run": "eoray.run",
     "open_cube": "eoray.cube.open",
+    "schedule": "eoray.k8s.schedule",
     "submit": "eoray.k8s.job",
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "load_config",
     "load_run",
     "open_cube",
+    "schedule",
     "submit",
 ]
 

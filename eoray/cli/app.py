@@ -18,6 +18,7 @@ from eoray.cli import (
     render,
     report,
     run,
+    schedule,
     schema,
     stages,
     submit,
@@ -61,6 +62,8 @@ _VERBS: tuple[Callable[..., None], ...] = (
 
 for _verb in _VERBS:
     app.command(_verb.__name__.partition("_")[0])(_verb)
+
+app.add_typer(schedule.app, name="schedule")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

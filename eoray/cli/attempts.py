@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -165,9 +166,12 @@ def _table(result: Result) -> str:
     rows = [
         (row["name"], row["state"], row["reason"], row["created"]) for row in result["attempts"]
     ]
-    if not rows:
-        return "no runs"
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return table(rows) if rows else "no runs"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows

@@ -57,6 +57,21 @@ Namespace = Annotated[
     ),
 ]
 
+CronExpression = Annotated[
+    str, typer.Option(help="When: minute, hour, day, month, weekday, such as '0 3 * * 1'.")
+]
+
+TimeZone = Annotated[str, typer.Option(help="Of the hours.")]
+
+LookbackDays = Annotated[
+    int | None,
+    typer.Option(min=1, help="Days before the scheduled minute; if not given, all of the run."),
+]
+
+ScheduleName = Annotated[
+    str | None, typer.Option("--name", help="Of the schedule; the run's if not given.")
+]
+
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
 
 

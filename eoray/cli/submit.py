@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eoray.cli.options import AsJson, Debug, Overrides, RunFile, Stages
+from eoray.cli.options import AsJson, Debug, LookbackDays, Overrides, RunFile, Stages
 from eoray.cli.outcome import Exit, Result, run_verb
 from eoray.errors import ConfigError
 
@@ -57,10 +57,7 @@ def submit(
         str | None,
         typer.Option(help="Let the days of the run end before this minute, UTC."),
     ] = None,
-    lookback_days: Annotated[
-        int | None,
-        typer.Option(min=1, help="Days before that minute; if not given, all of the run."),
-    ] = None,
+    lookback_days: LookbackDays = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -77,7 +74,7 @@ def submit(
         from eoray.k8s.job import submit_phases
         from eoray.k8s.window import move_window
 
-        given = [*_of_environment(run_file, overrides or []), *(overrides or [])]
+        given = [*of_environment(run_file, overrides or []), *(overrides or [])]
         if phases and detach:
             raise ConfigError(
                 "--phases and --detach exclude each other, because each phase is submitted when "
@@ -186,7 +183,7 @@ def _look_at_lease(config: RunConfig, folder: Path) -> None:
         say(f"whether another run writes the store is left to the driver: {why}")
 
 
-def _of_environment(run_file: str, overrides: list[str]) -> list[str]:
+def of_environment(run_file: str, overrides: list[str]) -> list[str]:
     """The namespace that EORAY_NAMESPACE names, where the run file names none."""
     from eoray.config import load_config
 

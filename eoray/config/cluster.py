@@ -69,6 +69,15 @@ class WorkerGroup(Placement):
         return self
 
 
+class SubmitSection(Placement):
+    """The small pods that submit for a schedule, or for what git holds, and wait."""
+
+    image: str | None = None
+    """An image with eoray in it, torch and Ray not needed; none given: that of the run."""
+    service_account: Name = "eoray-submit"
+    """Account that may submit in the namespace; the chart makes it."""
+
+
 class ClaimMount(Section):
     """A volume claim that all pods see, for outputs that lie in no object store."""
 
@@ -102,6 +111,7 @@ class ClusterSection(Section):
     claims: tuple[ClaimMount, ...] = ()
     head: HeadSection = HeadSection()
     workers: Annotated[tuple[WorkerGroup, ...], Field(min_length=1)] = (WorkerGroup(),)
+    submit: SubmitSection = SubmitSection()
     autoscale: bool = True
     """Start and end pods as there is work; needs the rights that KubeRay gives the head."""
     deadline_minutes: Count = 720

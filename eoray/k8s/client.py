@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 _GROUP, _VERSION = API_VERSION.split("/")
 _RAYJOBS, _RAYCLUSTERS = "rayjobs", "rayclusters"
+_CRONJOBS, _JOBS, _BATCH = "cronjobs", "jobs", ("batch", "v1")
+
+_Group = tuple[str, str]
+"""(API group, version)."""
 
 _TIMEOUT_S = (5.0, 30.0)
 """To connect, and to wait for an answer."""
@@ -139,6 +143,99 @@ class Cluster:
                 self.namespace, body, field_validation="Strict", _request_timeout=_TIMEOUT_S
             ),
         )
+
+    def own_config_map(self, name: str, owner: dict[str, Any]) -> None:
+        """Let an object own a ConfigMap that is there already."""
+        body = {"metadata": {"ownerReferences": [owner]}}
+        self._write(
+            "patch",
+            "configmaps",
+            lambda: self._core().patch_namespaced_config_map(
+                name,
+                self.namespace,
+                body,
+                _request_timeout=_TIMEOUT_S,
+                _content_type="application/merge-patch+json",
+            ),
+        )
+
+    def cronjobs(self, selector: str) -> list[dict[str, Any]]:
+        """CronJobs with some labels, by name."""
+        found = self._read("list", _CRONJOBS, lambda: self._list(_CRONJOBS, selector, _BATCH))
+        jobs: list[dict[str, Any]] = found["items"]
+        return sorted(jobs, key=lambda job: str(job["metadata"]["name"]))
+
+    def cronjob(self, name: str) -> dict[str, Any] | None:
+        """A CronJob; None where there is none of this name."""
+        return self._get(_CRONJOBS, name, _BATCH)
+
+    def apply_cronjob(self, body: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Create a CronJob, or make the one of this name like it, every field checked.
+
+        Raises:
+            RefusedError: The server refuses a field, a quota, a policy.
+        """
+        how = {"field_validation": "Strict", **({"dry_run": "All"} if dry_run else {})}
+        made: dict[str, Any] = self._write(
+            "patch",
+            _CRONJOBS,
+            lambda: self._custom().patch_namespaced_custom_object(
+                *_BATCH,
+                self.namespace,
+                _CRONJOBS,
+                body["metadata"]["name"],
+                body,
+                field_manager="eoray",
+                force=True,
+                _request_timeout=_TIMEOUT_S,
+                _content_type="application/apply-patch+yaml",
+                **how,
+            ),
+        )
+        return made
+
+    def patch_cronjob(self, name: str, body: dict[str, Any]) -> None:
+        """Merge some fields into a CronJob."""
+        self._write(
+            "patch",
+            _CRONJOBS,
+            lambda: self._custom().patch_namespaced_custom_object(
+                *_BATCH,
+                self.namespace,
+                _CRONJOBS,
+                name,
+                body,
+                field_manager="eoray",
+                _request_timeout=_TIMEOUT_S,
+                _content_type="application/merge-patch+json",
+            ),
+        )
+
+    def delete_cronjob(self, name: str) -> bool:
+        """Delete a CronJob and, by their owner, its Jobs; False where there was none."""
+        return self._delete(_CRONJOBS, name, _BATCH)
+
+    def jobs(self, selector: str) -> list[dict[str, Any]]:
+        """Jobs with some labels, oldest first."""
+        found = self._read("list", _JOBS, lambda: self._list(_JOBS, selector, _BATCH))
+        jobs: list[dict[str, Any]] = found["items"]
+        return sorted(jobs, key=lambda job: job["metadata"].get("creationTimestamp", ""))
+
+    def create_job(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Create a Job, every field checked; the server may choose the end of its name."""
+        made: dict[str, Any] = self._write(
+            "create",
+            _JOBS,
+            lambda: self._custom().create_namespaced_custom_object(
+                *_BATCH,
+                self.namespace,
+                _JOBS,
+                body,
+                field_validation="Strict",
+                _request_timeout=_TIMEOUT_S,
+            ),
+        )
+        return made
 
     def pods(self, selector: str) -> list[dict[str, Any]]:
         """Pods with some labels."""
@@ -276,37 +373,37 @@ class Cluster:
         )
         return bool(self._plain(review)["status"]["allowed"])
 
-    def _list(self, plural: str, selector: str) -> Any:
+    def _list(self, plural: str, selector: str, group: _Group = (_GROUP, _VERSION)) -> Any:
         return self._custom().list_namespaced_custom_object(
-            _GROUP,
-            _VERSION,
+            *group,
             self.namespace,
             plural,
             label_selector=selector,
             _request_timeout=_TIMEOUT_S,
         )
 
-    def _get(self, plural: str, name: str) -> dict[str, Any] | None:
+    def _get(
+        self, plural: str, name: str, group: _Group = (_GROUP, _VERSION)
+    ) -> dict[str, Any] | None:
         try:
             found: dict[str, Any] = self._read(
                 "get",
                 plural,
                 lambda: self._custom().get_namespaced_custom_object(
-                    _GROUP, _VERSION, self.namespace, plural, name, _request_timeout=_TIMEOUT_S
+                    *group, self.namespace, plural, name, _request_timeout=_TIMEOUT_S
                 ),
             )
         except AbsentError:
             return None
         return found
 
-    def _delete(self, plural: str, name: str) -> bool:
+    def _delete(self, plural: str, name: str, group: _Group = (_GROUP, _VERSION)) -> bool:
         try:
             self._write(
                 "delete",
                 plural,
                 lambda: self._custom().delete_namespaced_custom_object(
-                    _GROUP,
-                    _VERSION,
+                    *group,
                     self.namespace,
                     plural,
                     name,

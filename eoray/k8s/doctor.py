@@ -27,8 +27,9 @@ RIGHTS = (
 COMFORTS = (
     ("delete", "rayjobs", "ray.io"),
     ("get", "pods/log", ""),
+    ("create", "cronjobs", "batch"),
 )
-"""Rights that some verbs need: ``delete`` and the pruning of old attempts, ``logs``."""
+"""Rights of some verbs: ``delete`` and the pruning of old attempts, ``logs``, ``schedule``."""
 
 FEATURES = {
     "authOptions": "1.6: without it Ray's ports are open to whoever reaches them",

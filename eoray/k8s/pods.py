@@ -17,7 +17,7 @@ WORKER = "ray-worker"
 _SHARED_SHARE = 0.3
 """Of a pod's memory: Ray's object store, in /dev/shm and charged to the pod."""
 
-_POD_SECURITY: dict[str, Any] = {
+POD_SECURITY: dict[str, Any] = {
     "runAsNonRoot": True,
     "runAsUser": 1000,
     "runAsGroup": 1000,
@@ -102,7 +102,7 @@ def _template(
             "serviceAccountName": cluster.service_account,
             "automountServiceAccountToken": False,
             "restartPolicy": "Never",
-            "securityContext": _POD_SECURITY,
+            "securityContext": POD_SECURITY,
             "imagePullSecrets": [{"name": name} for name in cluster.pull_secrets],
             "nodeSelector": dict(part.node_selector),
             "tolerations": [dict(toleration) for toleration in part.tolerations],

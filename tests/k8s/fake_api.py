@@ -40,7 +40,7 @@ class FakeApi:
     denied: set[tuple[str, str]] = field(default_factory=set)
     """(verb, resource) that the caller has no right to."""
     served: tuple[str, ...] = (
-        "rayjobs", "rayclusters", "configmaps", "pods", "events", "secrets",
+        "rayjobs", "rayclusters", "configmaps", "pods", "events", "secrets", "cronjobs", "jobs",
     )  # fmt: skip
     forwards: Forwards = field(default_factory=Forwards)
     url: str = ""
@@ -186,7 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _create(self) -> None:
-        name = self.body["metadata"]["name"]
+        name = self.body["metadata"].get("name") or f"{self.body['metadata']['generateName']}x7k2p"
+        self.body["metadata"]["name"] = name
         if (self.plural, self.namespace, name) in self.api.objects:
             return self._status(409, f'{self.plural} "{name}" already exists', "AlreadyExists")
         body = copy.deepcopy(self.body)
@@ -196,10 +197,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _patch(self) -> None:
         found = self.api.objects.get((self.plural, self.namespace, self.name))
+        if "apply" in self.headers["Content-Type"]:
+            return self._apply(found)
         if found is None:
             return self._missing()
         _merge(found, self.body)
         return self._json(200, found)
+
+    def _apply(self, found: dict[str, Any] | None) -> None:
+        """Server-side apply by the only manager that there is: what it leaves out goes."""
+        body = copy.deepcopy(self.body)
+        kept = ("uid", "creationTimestamp")
+        if found is not None:
+            body["metadata"] |= {k: v for k, v in found["metadata"].items() if k in kept}
+            body["status"] = found.get("status", {})
+        if "dryRun" not in self.query:
+            self.api.put(self.plural, body, self.namespace)
+        return self._json(200, body)
 
     def _delete(self) -> None:
         found = self.api.objects.get((self.plural, self.namespace, self.name))

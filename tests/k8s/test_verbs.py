@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from eoray.cli import main
+from eoray.config import parse_config
 from tests.k8s.conftest import RUN_FILE
 from tests.k8s.fake_api import FakeApi
 
@@ -135,15 +137,120 @@ def test_cancel_list_and_delete_go_through_an_attempts_life(
     assert api.names("rayjobs") == []
 
 
-def test_render_prints_the_rayjob_without_any_cluster(
+def test_render_prints_the_rayjob_to_read_without_any_cluster(
     api: FakeApi, verb: Verb, run_file: Path
 ) -> None:
-    code, out, _ = verb("render", run_file, "--stage", "cube")
+    code, out, _ = verb("render", run_file, "--rayjob", "--stage", "cube")
     rayjob = yaml.safe_load(out)
     assert code == 0
     assert rayjob["spec"]["entrypoint"].endswith("--json --stage cube")
     assert rayjob["metadata"]["annotations"] == {"argocd.argoproj.io/sync-options": "Prune=false"}
+    assert out.startswith("# To read, not to apply")
     assert api.requests == []
+
+
+def test_render_prints_the_job_that_submits_and_its_run_file(
+    api: FakeApi, verb: Verb, run_file: Path
+) -> None:
+    code, out, _ = verb("render", run_file, "cluster.namespace=maps", "--stage", "cube")
+    config_map, job = yaml.safe_load_all(out)
+    assert (code, config_map["kind"], job["kind"]) == (0, "ConfigMap", "Job")
+    pod = job["spec"]["template"]["spec"]
+    assert pod["volumes"][1]["configMap"]["name"] == config_map["metadata"]["name"]
+    assert pod["containers"][0]["command"][-2:] == ["--stage", "cube"]
+    assert {body["metadata"]["namespace"] for body in (config_map, job)} == {"maps"}
+    assert parse_config(config_map["data"]["run.yaml"]).name == "slovenia"
+    assert "  run.yaml: |\n" in out
+    assert api.requests == []
+
+
+def test_rendering_twice_gives_equal_bytes_and_another_run_file_other_names(
+    verb: Verb, run_file: Path
+) -> None:
+    first = verb("render", run_file)[1]
+    assert verb("render", run_file)[1] == first
+    other = verb("render", run_file, "cluster.deadline_minutes=60")[1]
+    names = [{body["metadata"]["name"] for body in yaml.safe_load_all(t)} for t in (first, other)]
+    assert names[0].isdisjoint(names[1])
+
+
+def test_render_with_cron_prints_the_schedule_and_warns_of_summer_time(
+    api: FakeApi, verb: Verb, run_file: Path
+) -> None:
+    zone = ("--time-zone", "Europe/Ljubljana")
+    code, out, err = verb("render", run_file, "--cron", "30 2 * * *", *zone, "--name", "nightly")
+    config_map, cronjob = yaml.safe_load_all(out)
+    assert (code, cronjob["kind"], cronjob["metadata"]["name"]) == (0, "CronJob", "nightly")
+    assert cronjob["spec"]["timeZone"] == "Europe/Ljubljana"
+    assert config_map["metadata"]["labels"]["eoray.dev/schedule"] == "nightly"
+    assert err.count("warning: ") == 2
+    assert api.requests == []
+
+
+def test_render_lists_the_images_to_mirror(verb: Verb, run_file: Path) -> None:
+    code, out, _ = verb("render", run_file, "--images", "cluster.submit.image=tiny:1")
+    assert (code, out) == (0, "registry.example/eoray@sha256:0123\ntiny:1\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--rayjob", "--images"), "exclude each other"),
+        (("--name", "weekly"), "belong to a schedule; add --cron"),
+        (("--cron", "0 3 30 2 *"), "never fires"),
+    ],
+)
+def test_options_of_render_that_do_not_fit_are_exit_2(
+    verb: Verb, run_file: Path, options: tuple[str, ...], said: str
+) -> None:
+    code, _, err = verb("render", run_file, *options)
+    assert code == 2
+    assert said in err
+
+
+def test_schedule_goes_through_its_life(api: FakeApi, verb: Verb, run_file: Path) -> None:
+    code, out, _ = verb("schedule", "apply", run_file, "--cron", "0 3 * * 1", "--json")
+    row = json.loads(out)
+    assert (code, row["name"], row["what"], row["warnings"]) == (0, "slovenia", "created", [])
+    moment = datetime.fromisoformat(row["next"])
+    assert (moment.weekday(), moment.hour) == (0, 3)
+    told = f"next tick {row['next']}"
+    assert verb("schedule", "suspend", "slovenia")[:2] == (0, "slovenia  suspended\n")
+    assert "  suspended  last " in verb("schedule", "list")[1]
+    assert verb("schedule", "resume", "slovenia")[:2] == (0, f"slovenia  {told}\n")
+    code, out, _ = verb("schedule", "run-now", "slovenia", "--scheduled-time", "2026-02-02T03:00")
+    assert (code, out) == (
+        0, "slovenia  Job slovenia-now-x7k2p submits the run of 2026-02-02T03:00Z\n"
+    )  # fmt: skip
+    (row,) = json.loads(verb("schedule", "list", "--json")[1])["schedules"]
+    assert (row["outcome"], row["why"]) == ("running", "slovenia-now-x7k2p")
+    assert verb("schedule", "delete", "slovenia")[:2] == (0, "slovenia  deleted\n")
+    assert api.names("cronjobs") == []
+    assert verb("schedule", "list")[:2] == (0, "no schedules\n")
+
+
+def test_schedule_that_never_fires_is_exit_2(api: FakeApi, verb: Verb, run_file: Path) -> None:
+    code, _, err = verb("schedule", "apply", run_file, "--cron", "0 3 30 2 *")
+    assert code == 2
+    assert "'0 3 30 2 *' never fires: no month in it has that day" in err
+    assert api.requests == []
+
+
+def test_pod_of_a_schedule_submits_the_window_of_its_tick(
+    api: FakeApi, verb: Verb, run_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the pod does with its environment is what run-now does with the minute."""
+    monkeypatch.setenv("EORAY_SCHEDULE", "slovenia")
+    monkeypatch.setenv("EORAY_JOB_NAME", "slovenia-now-x7k2p")
+    moment = ("--scheduled-time", "2024-06-03T03:00Z", "--lookback-days", "21")
+    by_hand = json.loads(verb("submit", run_file, *moment, "--detach", "--json")[1])
+    monkeypatch.setenv("EORAY_JOB_NAME", f"slovenia-{1717383600 // 60}")
+    days = ("--lookback-days", "21")
+    ticked = json.loads(verb("submit", run_file, *days, "--detach", "--json")[1])
+    assert (by_hand["what"], ticked["what"]) == ("created", "attached")
+    assert ticked["name"] == by_hand["name"]
+    labels = api.objects["rayjobs", "maps", ticked["name"]]["metadata"]["labels"]
+    assert labels["eoray.dev/schedule"] == "slovenia"
 
 
 def test_name_that_no_run_has_is_exit_4(verb: Verb) -> None:
@@ -164,8 +271,8 @@ def test_submitting_imports_neither_ray_nor_torch_nor_rasterio(run_file: Path) -
     import sys
 
     script = (
-        "import sys, eoray.k8s.job, eoray.cli.app; from eoray.k8s.render import render_rayjob; "
-        f"render_rayjob({str(run_file)!r}); import kubernetes.client; "
+        "import sys, eoray.k8s.job, eoray.cli.app; from eoray.k8s.render import render_job; "
+        f"render_job({str(run_file)!r}); import kubernetes.client; "
         "print(sorted({'ray', 'torch', 'rasterio'} & set(sys.modules)))"
     )
     done = subprocess.run(
