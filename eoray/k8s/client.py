@@ -176,14 +176,15 @@ class Cluster:
             RefusedError: The server refuses a field, a quota, a policy.
         """
         how = {"field_validation": "Strict", **({"dry_run": "All"} if dry_run else {})}
-        made: dict[str, Any] = self._write(
+        name: str = body["metadata"]["name"]
+        made: dict[str, Any] | None = self._write(
             "patch",
             _CRONJOBS,
             lambda: self._custom().patch_namespaced_custom_object(
                 *_BATCH,
                 self.namespace,
                 _CRONJOBS,
-                body["metadata"]["name"],
+                name,
                 body,
                 field_manager="eoray",
                 force=True,
@@ -192,7 +193,8 @@ class Cluster:
                 **how,
             ),
         )
-        return made
+        # the library reads an answer to 200, not to 201: what was created comes out as None
+        return made or self.cronjob(name) or body
 
     def patch_cronjob(self, name: str, body: dict[str, Any]) -> None:
         """Merge some fields into a CronJob."""

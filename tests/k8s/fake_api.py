@@ -213,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
             body["status"] = found.get("status", {})
         if "dryRun" not in self.query:
             self.api.put(self.plural, body, self.namespace)
-        return self._json(200, body)
+        return self._json(201 if found is None else 200, body)
 
     def _delete(self) -> None:
         found = self.api.objects.get((self.plural, self.namespace, self.name))
