@@ -89,6 +89,11 @@ class Scene:
     assets: tuple[BandAsset, ...]
 
     @property
+    def grid_epsg(self) -> int:
+        """CRS that ``assets`` are placed in: the zone's northern one, or that of the files."""
+        return self.epsg if self.zone is None else 32600 + self.zone
+
+    @property
     def extent(self) -> BandAsset:
         """The file that says where pixels are: SCL, or a band of 20 m where there is none.
 

@@ -17,7 +17,7 @@ from eoray.change.product import ENTRY
 from eoray.cube.layout import DONE, NO_SCENE, TileResult, TimeEntry, tile_px
 from eoray.cube.read import CubeReader, CubeSource, PixelWindow, TimeTable, open_reader
 from eoray.errors import ConfigError, GridError
-from eoray.grid import Tile
+from eoray.grid import Tile, Zone
 from eoray.sentinel2 import Mask
 from eoray.timeline import DateRange
 
@@ -69,7 +69,7 @@ def plan_change(
     *,
     days: DateRange | None = None,
     allow_mixed: bool = False,
-) -> tuple[dict[int, list[TimeEntry]], list[ChangeRow]]:
+) -> tuple[dict[Zone, list[TimeEntry]], list[ChangeRow]]:
     """Plan one row per tile that has any scene.
 
     Args:
@@ -84,7 +84,7 @@ def plan_change(
     Raises:
         ConfigError: The record mixes lineages and that is not allowed.
     """
-    entries: dict[int, list[TimeEntry]] = {}
+    entries: dict[Zone, list[TimeEntry]] = {}
     rows: list[ChangeRow] = []
     for zone in sorted({tile.zone for tile in tiles} & set(reader.zones(PRODUCT))):
         table, ledger = reader.entries(PRODUCT, zone), reader.ledger(PRODUCT, zone)
@@ -101,7 +101,7 @@ def plan_change(
     return entries, rows
 
 
-def check_lineage(table: TimeTable, *, allow_mixed: bool, zone: int) -> None:
+def check_lineage(table: TimeTable, *, allow_mixed: bool, zone: Zone) -> None:
     """Refuse a record whose values changed for reasons other than the ground.
 
     Args:
@@ -170,7 +170,7 @@ class ChangeWorker:
         """
         reader = open_reader(self.source)
         (tile,) = row.tiles
-        px = tile_px(self.resolution_m)
+        px = tile_px(self.resolution_m, tile.zone)
         whole = tile.window(self.resolution_m)
         arrays = empty_result(len(self.parameters.bands), px, px)
         width = _window_width(len(row.positions), len(self.parameters.bands), px, self.threads)
@@ -206,7 +206,7 @@ class ChangeWorker:
         seen = clear.any(axis=0)
         if seen.any():
             self._judge(reader, row, window, clear, seen, out)
-        if self.resolution_m == 20:
+        if self.resolution_m == row.tiles[0].lattice.coarse:
             mask = reader.read(PRODUCT, row.tiles[0].zone, "mask", **self._where(row, window))
             flag_snow(out, clear, (mask & int(Mask.SNOW)) > 0)
         return out

@@ -192,7 +192,7 @@ def _inside(
     owner = np.zeros(len(frame), int)
     points = shapely.get_coordinates(shapely.point_on_surface(lonlat[present]))
     owner[present] = zone_of(points[:, 0], points[:, 1])
-    zones = sorted({tile.zone for tile in tiles})
+    zones = sorted({tile.utm_zone for tile in tiles})
     found: dict[int, tuple[int, bytes]] = {}
     # A polygon belongs to its owner's zone; next to a border the cube may hold only the other
     # zone's tiles, which take what is left.

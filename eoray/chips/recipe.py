@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -65,8 +65,8 @@ def view_of(source: Any) -> CubeView:
         return view
     from eoray.cube.read import open_reader
 
-    opened: CubeView = open_reader(source)
-    return opened
+    # models read the world grid only, so that zones are numbers to them
+    return cast("CubeView", open_reader(source))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from eoray.errors import ConfigError
@@ -10,6 +10,10 @@ from eoray.timeline import Calendar, DateRange
 
 if TYPE_CHECKING:
     from eoray.config.models import RunConfig
+
+
+WORLD_ONLY = frozenset({"fit", "predict"})
+"""Stages whose models know pixels of 10 m in metres."""
 
 
 class DisagreementError(ValueError):
@@ -27,7 +31,7 @@ def check_agreement(config: RunConfig) -> None:
     Raises:
         DisagreementError: With one problem per contradiction.
     """
-    checks = (_labels, _bands, _composite, _days)
+    checks = (_labels, _bands, _grid, _composite, _days)
     problems = [problem for check in checks for problem in check(config)]
     if problems:
         raise DisagreementError(problems)
@@ -51,6 +55,25 @@ def _bands(config: RunConfig) -> Iterator[str]:
                 f"{stage}.bands: {', '.join(lacking)} not in cube.bands ({', '.join(there)}); add "
                 "them there or leave them out here"
             )
+
+
+def _grid(config: RunConfig) -> Iterator[str]:
+    if config.cube.grid == "world":
+        return
+    unable = unable_on_own_grid(config.stages())
+    if unable is not None:
+        yield f"cube.grid: {unable}; task {config.task!r} needs it, so take 'world'"
+    if isinstance(config.aoi, tuple) and all(isinstance(part, str) for part in config.aoi):
+        yield (
+            "aoi: tile ids are cells of the world grid; with a grid of your own, name a vector "
+            "file or [west, south, east, north] in degrees"
+        )
+
+
+def unable_on_own_grid(stages: Iterable[str]) -> str | None:
+    """Say which of some stages knows the world grid only; None where all go on."""
+    found = [stage for stage in stages if stage in WORLD_ONLY]
+    return f"stage {found[0]!r} reads the world grid only" if found else None
 
 
 def _composite(config: RunConfig) -> Iterator[str]:

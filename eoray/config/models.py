@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from eoray.config.cluster import ClusterSection
 from eoray.config.fields import (
@@ -19,8 +19,10 @@ from eoray.config.fields import (
     Share,
     Slug,
 )
+from eoray.config.grids import GridSection
 from eoray.config.section import Section
 from eoray.config.storage import BucketSection, BucketUrl
+from eoray.grid import Lattice
 from eoray.sentinel2 import BANDS
 from eoray.timeline import DateRange
 
@@ -97,6 +99,17 @@ class CompositeSection(Section):
     """Pixels with fewer clear observations are flagged."""
 
 
+def _kind_of_grid(value: Any) -> str:
+    return "<own>" if isinstance(value, (dict, GridSection)) else "<world>"
+
+
+Grid = Annotated[
+    Annotated[Literal["world"], Tag("<world>")] | Annotated[GridSection, Tag("<own>")],
+    Discriminator(_kind_of_grid),
+]
+"""The world grid by name, or a grid of the user's own as a section."""
+
+
 class CubeSection(Section):
     """The datacube: bands, mask, composites."""
 
@@ -104,14 +117,19 @@ class CubeSection(Section):
     """Band ids or common names."""
     mask: MaskSection = MaskSection()
     composite: CompositeSection = CompositeSection()
-    grid: Literal["world"] = "world"
-    """The pixel lattice: UTM zones in tiles of 10 240 m."""
+    grid: Grid = "world"
+    """The pixel lattice: ``world``, UTM zones in tiles of 10 240 m, or a grid of your own."""
     warp: bool = False
     """Resample scenes that lie on another lattice, instead of refusing them."""
     errors: Literal["record", "raise"] | None = None
     """What to do with a scene that cannot be read; none given: as ``run.errors`` says."""
     max_failed_share: Share = 0.2
     """Stop when more than this share of the reads failed: then the source is broken."""
+
+    @property
+    def own_grid(self) -> Lattice | None:
+        """The user's grid; None for the world grid."""
+        return self.grid.lattice() if isinstance(self.grid, GridSection) else None
 
 
 class SplitSection(Section):

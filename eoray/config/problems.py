@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -133,7 +134,7 @@ def _locate(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[type[Ba
         if isinstance(part, int) or member is not None:
             path += f"[{part}]" if isinstance(part, int) else f".{part}"
             inside, member = member, None
-        elif inside is not None:
+        elif inside is not None and not part.startswith("<"):
             owner = inside
             path += f".{part}" if path else part
             field = owner.model_fields.get(part)
@@ -142,13 +143,18 @@ def _locate(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[type[Ba
     return owner, path or "run file"
 
 
-def _member_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that a list or a mapping of sections holds many of."""
-    return next((found for part in get_args(annotation) if (found := section_of(part))), None)
-
-
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that a field holds, or None where it holds a value."""
+    """Return the section that a field holds or may hold, or None where it holds a value."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return None
+    is_union = get_origin(annotation) in (Union, UnionType)
+    return _first_section(annotation) if is_union else None
+
+
+def _member_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a list or a mapping of sections holds many of."""
+    return _first_section(annotation) if get_origin(annotation) in (tuple, list, dict) else None
+
+
+def _first_section(annotation: Any) -> type[BaseModel] | None:
+    return next((found for part in get_args(annotation) if (found := section_of(part))), None)

@@ -12,7 +12,7 @@ import numpy as np
 from eoray.cube.ledger import Ledger, TileReceipt, digest_arrays
 from eoray.cube.read import CubeReader, CubeSource, PixelWindow
 from eoray.cube.scenes import PRODUCT
-from eoray.grid import Tile
+from eoray.grid import Tile, lattice_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _lines(reader: CubeReader, product: str, problems: list[str], *, quick: bool
             receipts = ledger.receipts(str(entry))
             if receipts:
                 columns = " ".join(f"{k}={table.columns[k][i]}" for k in sorted(table.columns))
-                yield f"{product} z{zone:02d} time {entry} {table.time[i]} {columns}"
+                yield f"{product} {lattice_of(zone).name} time {entry} {table.time[i]} {columns}"
             for receipt in receipts:
                 digest = receipt.digest
                 if not quick:

@@ -23,7 +23,7 @@ from eoray.cube.layout import (
 from eoray.cube.read import CubeReader, CubeSource, PixelWindow, TimeTable, open_reader
 from eoray.cube.scenes import PRODUCT, reflectance_spec
 from eoray.errors import ConfigError
-from eoray.grid import Tile
+from eoray.grid import Tile, Zone, lattice_of
 from eoray.sentinel2 import FILL
 from eoray.timeline import Calendar, DateRange, Period
 
@@ -71,11 +71,11 @@ class CompositeRow:
 
 
 def composite_product(
-    recipe: CompositeRecipe, reader: CubeReader, zones: Sequence[int]
+    recipe: CompositeRecipe, reader: CubeReader, zones: Sequence[Zone]
 ) -> ProductSpec:
     """Arrays of a composite of the ``s2`` product that a reader shows."""
     groups = []
-    for resolution_m in (10, 20):
+    for resolution_m in lattice_of(zones[0]).levels:
         bands = tuple(reader.bands(PRODUCT, zones[0], resolution_m))
         if bands:
             arrays = (reflectance_spec(bands), _count_spec("n_obs"), _count_spec("n_orbit"))
@@ -97,7 +97,7 @@ def _count_spec(name: str) -> ArraySpec:
 
 def plan_composites(
     recipe: CompositeRecipe, reader: CubeReader, tiles: Sequence[Tile], days: DateRange
-) -> tuple[dict[int, list[TimeEntry]], list[CompositeRow]]:
+) -> tuple[dict[Zone, list[TimeEntry]], list[CompositeRow]]:
     """Plan one row per (tile, period) that has a scene.
 
     Returns:
@@ -105,7 +105,7 @@ def plan_composites(
     """
     calendar = Calendar.parse(recipe.period)
     periods = calendar.periods(days)
-    entries: dict[int, list[TimeEntry]] = {}
+    entries: dict[Zone, list[TimeEntry]] = {}
     rows: list[CompositeRow] = []
     for zone in sorted({tile.zone for tile in tiles} & set(reader.zones(PRODUCT))):
         table, ledger = reader.entries(PRODUCT, zone), reader.ledger(PRODUCT, zone)
@@ -158,7 +158,7 @@ class CompositeWorker:
         (tile,) = row.tiles
         arrays: dict[str, np.ndarray] = {}
         n_valid = 0
-        for resolution_m in (20, 10):
+        for resolution_m in reversed(tile.lattice.levels):
             if not reader.bands(PRODUCT, tile.zone, resolution_m):
                 continue
             part = self._tile(reader, row, resolution_m)
@@ -172,7 +172,7 @@ class CompositeWorker:
         self, reader: CubeReader, row: CompositeRow, resolution_m: int
     ) -> Mapping[str, np.ndarray]:
         (tile,) = row.tiles
-        px = tile_px(resolution_m)
+        px = tile_px(resolution_m, tile.zone)
         bands = reader.bands(PRODUCT, tile.zone, resolution_m)
         out: dict[str, np.ndarray] = {
             "reflectance": np.full((len(bands), px, px), FILL, np.int16),

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from eoray.grid import ZONE_COLS, ZONE_ROWS, Tile
+from eoray.grid import Lattice, Tile, Zone, lattice_of, zone_of_name
 
 FORMAT_VERSION = 2
 """Version of the stored layout; raised when a reader of the old one would go wrong."""
+
+GRID = "eoray:grid"
+"""Attribute that describes a user's grid; zones of the world grid have none."""
 
 CHUNK_PX = 128
 """Edge of an inner chunk: the cheapest random training chips of eight layouts measured."""
@@ -55,11 +58,6 @@ class GroupSpec:
     arrays: tuple[ArraySpec, ...]
     coords: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Labels of leading dims, such as ``{"band": ("B02", ...)}``."""
-
-    @property
-    def tile_px(self) -> int:
-        """Pixels along the edge of one tile, which is one shard."""
-        return tile_px(self.resolution_m)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,22 +113,36 @@ class TileResult:
     """What it was made from in one line: item ids, baselines, offset rules, or a digest."""
 
 
-def tile_px(resolution_m: int) -> int:
-    """Pixels along the edge of a tile: 1024 at 10 m, 512 at 20 m."""
-    return 10_240 // resolution_m
+def tile_px(resolution_m: int, zone: Zone = 1) -> int:
+    """Pixels along the edge of a tile: 1024 at 10 m, 512 at 20 m, 1024 on a user's grid."""
+    return lattice_of(zone).px(resolution_m)
 
 
-def group_path(product: str, zone: int, resolution_m: int) -> str:
+def zone_path(product: str, zone: Zone) -> str:
+    """Path of what a product holds in a zone, such as ``s2/z32``, or ``s2/alps120``."""
+    return f"{product}/{lattice_of(zone).name}"
+
+
+def group_path(product: str, zone: Zone, resolution_m: int) -> str:
     """Path of a group in the repository, such as ``s2/z32/10m``."""
-    return f"{product}/z{zone:02d}/{resolution_m}m"
+    return f"{zone_path(product, zone)}/{resolution_m}m"
 
 
-def ledger_path(product: str, zone: int) -> str:
+def ledger_path(product: str, zone: Zone) -> str:
     """Path of a product's ledger in one zone."""
-    return f"{product}/z{zone:02d}/ledger"
+    return f"{zone_path(product, zone)}/ledger"
 
 
-def zone_shape(resolution_m: int) -> tuple[int, int]:
-    """(y, x) pixels of a zone-wide array."""
-    px = tile_px(resolution_m)
-    return ZONE_ROWS * px, ZONE_COLS * px
+def zone_shape(resolution_m: int, zone: Zone = 1) -> tuple[int, int]:
+    """(y, x) pixels of a zone-wide array; all zones of the world grid are alike."""
+    return lattice_of(zone).shape(resolution_m)
+
+
+def zones_of(product: ZarrGroup) -> list[Zone]:
+    """Zones, or the user's grid, in which a product stands."""
+    return sorted(_zone_of_group(name, group) for name, group in product.groups())
+
+
+def _zone_of_group(name: str, group: ZarrGroup) -> Zone:
+    number = zone_of_name(name)
+    return Lattice.from_attrs(group.attrs[GRID]) if number is None else number

@@ -11,7 +11,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from eoray.cube.read import CubeReader
-from eoray.grid import PixelWindow
+from eoray.grid import PixelWindow, Zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class BandsView:
 
     reader: CubeReader
     product: str
-    zone: int
+    zone: Zone
     bands: tuple[str, ...]
     resolution_m: int
     positions: tuple[int, ...]

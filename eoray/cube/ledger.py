@@ -6,6 +6,7 @@ run that was killed is planned again against it and goes on. There is no other b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from eoray.cube import store
 from eoray.cube.layout import NEVER, TileResult, ZarrGroup, ledger_path
 from eoray.cube.planes import read_planes, write_planes
 from eoray.cube.shard import is_fill
-from eoray.grid import ZONE_COLS, ZONE_ROWS, Tile
+from eoray.grid import Tile, Zone, lattice_of
 
 BATCH = 64
 """Entries read at once: one round of requests instead of one for each entry."""
@@ -82,10 +83,12 @@ def _one_zero_one_nan(values: np.ndarray) -> np.ndarray:
 class Ledger:
     """One product's ledger in one zone, read entry by entry."""
 
-    def __init__(self, root: ZarrGroup, product: str, zone: int) -> None:
+    def __init__(self, root: ZarrGroup, product: str, zone: Zone) -> None:
         """Open the ledger; nothing but the entry keys and sources is read yet."""
         self.product = product
         self.zone = zone
+        lattice = lattice_of(zone)
+        self.shape = lattice.n_rows, lattice.n_cols
         self.entries = store.entry_keys(root, product, zone)
         self._index = {key: i for i, key in enumerate(self.entries)}
         path = ledger_path(product, zone)
@@ -104,24 +107,24 @@ class Ledger:
     def field(self, name: str, entry: str) -> np.ndarray:
         """One ledger array at one entry, dims (tile_y, tile_x)."""
         fill = store.LEDGER_FILLS.get(name, 0)
-        plane = np.full(ZONE_ROWS * ZONE_COLS, fill, store.LEDGER_ARRAYS[name])
+        plane = np.full(math.prod(self.shape), fill, store.LEDGER_ARRAYS[name])
         cells = self._cells(entry)
         plane[cells.place] = cells.values[name]
-        return plane.reshape(ZONE_ROWS, ZONE_COLS)
+        return plane.reshape(self.shape)
 
     def get(self, tile: Tile, entry: str) -> TileReceipt | None:
         """What is known of a tile at an entry; None where nothing was ever done."""
         if entry not in self._index:
             return None
         cells = self._cells(entry)
-        place = tile.row * ZONE_COLS + tile.col
+        place = tile.row * self.shape[1] + tile.col
         at = int(np.searchsorted(cells.place, place))
         if at == len(cells.place) or cells.place[at] != place:
             return None
         return self._receipt(cells, at, entry)
 
     def _receipt(self, cells: _Cells, at: int, entry: str) -> TileReceipt:
-        row, col = divmod(int(cells.place[at]), ZONE_COLS)
+        row, col = divmod(int(cells.place[at]), self.shape[1])
         found = {name: int(values[at]) for name, values in cells.values.items()}
         return TileReceipt(
             tile=Tile(self.zone, row, col),
@@ -170,7 +173,7 @@ class _Cells:
 
 def write_receipts(root: ZarrGroup, product: str, receipts: Iterable[TileReceipt]) -> None:
     """Enter receipts; the caller commits them together with the shards."""
-    by_zone: dict[int, dict[str, list[TileReceipt]]] = {}
+    by_zone: dict[Zone, dict[str, list[TileReceipt]]] = {}
     for receipt in receipts:
         by_zone.setdefault(receipt.tile.zone, {}).setdefault(receipt.entry, []).append(receipt)
     for zone, by_entry in by_zone.items():
@@ -178,7 +181,7 @@ def write_receipts(root: ZarrGroup, product: str, receipts: Iterable[TileReceipt
 
 
 def _write_zone(
-    root: ZarrGroup, product: str, zone: int, by_entry: Mapping[str, list[TileReceipt]]
+    root: ZarrGroup, product: str, zone: Zone, by_entry: Mapping[str, list[TileReceipt]]
 ) -> None:
     group = root[ledger_path(product, zone)]
     index = {key: i for i, key in enumerate(store.entry_keys(root, product, zone))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,6 +23,10 @@ _BITS = {
 }
 
 
+GROUND_M = (20.0, 20.0)
+"""(y, x) metres under a pixel of SCL on the world grid."""
+
+
 @dataclass(frozen=True, slots=True)
 class MaskRecipe:
     """How SCL becomes a mask; part of a cube's lineage."""
@@ -36,7 +41,11 @@ class MaskRecipe:
     @property
     def halo_px(self) -> int:
         """20 m pixels that must be read around a block."""
-        return -(-max(self.cloud_m, self.shadow_m) // 20) + 1
+        return self.halo_at(GROUND_M)
+
+    def halo_at(self, ground_m: tuple[float, float]) -> int:
+        """Pixels of (y, x) metres of ground that must be read around a block."""
+        return math.ceil(max(self.cloud_m, self.shadow_m) / min(ground_m)) + 1
 
     @property
     def name(self) -> str:
@@ -45,12 +54,15 @@ class MaskRecipe:
         return f"scl{classes}/cloud{self.cloud_m}m/shadow{self.shadow_m}m"
 
 
-def mask_scl(scl: np.ndarray, recipe: MaskRecipe) -> np.ndarray:
+def mask_scl(
+    scl: np.ndarray, recipe: MaskRecipe, ground_m: tuple[float, float] = GROUND_M
+) -> np.ndarray:
     """Mark what is not clear.
 
     Args:
         scl: Dims (y, x), uint8, at 20 m, with the recipe's halo around what is kept.
         recipe: Clear classes and distances.
+        ground_m: (y, x) metres under a pixel.
 
     Returns:
         Dims (y, x), uint8 of ``Mask`` bits; 0 is clear. Classes that Sen2Cor does not know
@@ -66,18 +78,18 @@ def mask_scl(scl: np.ndarray, recipe: MaskRecipe) -> np.ndarray:
         ((Scl.CLOUD_SHADOW,), recipe.shadow_m),
     ):
         core = np.isin(scl, classes)
-        mask[grow(core, distance_m / 20) & ~core] |= int(Mask.DILATED)
+        mask[grow(core, distance_m, ground_m) & ~core] |= int(Mask.DILATED)
     mask[scl == Scl.NO_DATA] = int(Mask.INVALID)  # nothing to say about what nobody saw
     return mask
 
 
-def grow(core: np.ndarray, radius_px: float) -> np.ndarray:
-    """Grow a region by a Euclidean distance in pixels."""
+def grow(core: np.ndarray, radius: float, pixel: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
+    """Grow a region by a Euclidean distance, in units of the (y, x) edges of a pixel."""
     from scipy.ndimage import distance_transform_edt
 
-    if radius_px <= 0 or not core.any():
+    if radius <= 0 or not core.any():
         return core
-    return np.asarray(distance_transform_edt(~core) <= radius_px)
+    return np.asarray(distance_transform_edt(~core, sampling=pixel) <= radius)
 
 
 def clear_classes(classes: Iterable[int]) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,15 @@ from eoray.cube.layout import group_path
 from eoray.cube.read import CubeReader, CubeSource
 from eoray.cube.scenes import PRODUCT
 from eoray.errors import ConfigError, StoreError
-from eoray.grid import TOP_M, PixelWindow, box_lonlat, tiles_of_geometry
+from eoray.grid import (
+    Lattice,
+    PixelWindow,
+    Zone,
+    box_lonlat,
+    from_lonlat,
+    lattice_of,
+    tiles_of_geometry,
+)
 from eoray.sentinel2 import resolve_bands
 from eoray.timeline import DateRange
 
@@ -24,10 +31,10 @@ if TYPE_CHECKING:
 
 def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection has a name
     url: str,
-    resolution_m: int = 10,
+    resolution_m: int | None = None,
     *,
     product: str = PRODUCT,
-    zone: int | None = None,
+    zone: Zone | None = None,
     aoi: Sequence[float] | BaseGeometry | None = None,
     time: str | None = None,
     bands: Sequence[str] | None = None,
@@ -38,9 +45,10 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
 
     Args:
         url: The repository (``.../cube.icechunk``) or the store folder around it.
-        resolution_m: 10 or 20: the lattice, and which bands come when none are named.
+        resolution_m: 10 (where none is given) or 20: the lattice, and which bands come when none
+            are named. A user's grid has one pixel, which need not be named.
         product: ``s2`` (one entry per datatake), a composite, a map or a change product.
-        zone: UTM zone; needed where the store holds several there.
+        zone: UTM zone; needed where the store holds several there. On a user's grid there is none.
         aoi: [west, south, east, north] in degrees (west > east crosses the antimeridian) or a
             geometry in lon/lat: the rectangle of pixels around it is kept.
         time: Days such as ``2021-03-01/2021-05-31``, both included.
@@ -66,6 +74,8 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
     reader = CubeReader(CubeSource(url, snapshot))
     geometry = _geometry(aoi)
     found = _resolve_zone(reader, product, zone, geometry)
+    lattice = lattice_of(found)
+    resolution_m = lattice.levels[0] if resolution_m is None else resolution_m
     if resolution_m not in reader.resolutions(product, found):
         raise StoreError(
             f"product {product!r} in zone {found} is stored at "
@@ -79,7 +89,7 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
         mask_and_scale=False,
     )
     window = _window(reader, product, found, resolution_m, geometry)
-    dataset = _cut(dataset, window, resolution_m)
+    dataset = _cut(dataset, window, lattice, resolution_m)
     positions = None
     if "time" in dataset.dims:
         positions = np.argsort(dataset.time.values, kind="stable")
@@ -102,7 +112,7 @@ class _View:
 
     reader: CubeReader
     product: str
-    zone: int
+    zone: Zone
     resolution_m: int
     window: PixelWindow
     positions: np.ndarray | None
@@ -133,8 +143,8 @@ def _during(times: np.ndarray, days: str | None) -> np.ndarray:
 
 
 def _resolve_zone(
-    reader: CubeReader, product: str, zone: int | None, geometry: BaseGeometry | None
-) -> int:
+    reader: CubeReader, product: str, zone: Zone | None, geometry: BaseGeometry | None
+) -> Zone:
     zones = reader.zones(product)
     if not zones:
         reader.attrs(product)  # names what the store holds
@@ -143,7 +153,7 @@ def _resolve_zone(
         zones = sorted(there) or zones
     if zone is None and len(zones) == 1:
         return zones[0]
-    if zone not in zones:
+    if zone is None or zone not in zones:
         named = f"zone {zone} is not among them" if zone is not None else "name one with zone="
         raise ConfigError(
             f"product {product!r} stands in UTM zones {', '.join(map(str, zones))}; {named}"
@@ -152,7 +162,7 @@ def _resolve_zone(
 
 
 def _window(
-    reader: CubeReader, product: str, zone: int, resolution_m: int, geometry: BaseGeometry | None
+    reader: CubeReader, product: str, zone: Zone, resolution_m: int, geometry: BaseGeometry | None
 ) -> PixelWindow:
     """The rectangle around the tiles that hold data, and within it around a geometry."""
     tiles = [tile for tile in reader.tiles(product) if tile.zone == zone]
@@ -165,11 +175,10 @@ def _window(
         for pick, side in zip((min, min, max, max), zip(*edges, strict=True), strict=True)
     )
     if geometry is not None:
-        x0, y0, x1, y1 = _bounds_in_zone(geometry, zone)
-        top = max(top, math.floor((TOP_M - y1) / resolution_m))
-        left = max(left, math.floor(x0 / resolution_m))
-        bottom = min(bottom, math.ceil((TOP_M - y0) / resolution_m))
-        right = min(right, math.ceil(x1 / resolution_m))
+        bounds = _bounds_in_zone(geometry, zone)
+        box = lattice_of(zone).box(bounds, resolution_m)
+        top, left = max(top, box[0]), max(left, box[1])
+        bottom, right = min(bottom, box[2]), min(right, box[3])
         if top >= bottom or left >= right:
             raise ConfigError(
                 f"the aoi lies outside of product {product!r} in zone {zone}, which holds "
@@ -179,27 +188,29 @@ def _window(
     return PixelWindow(top, left, bottom - top, right - left)
 
 
-def _bounds_in_zone(geometry: BaseGeometry, zone: int) -> tuple[float, float, float, float]:
-    """(west, south, east, north) in metres of the zone's northern CRS."""
+def _bounds_in_zone(geometry: BaseGeometry, zone: Zone) -> tuple[float, float, float, float]:
+    """(x min, y min, x max, y max) in the CRS of the zone."""
     import shapely
-    from pyproj import Transformer
 
-    project = Transformer.from_crs(4326, 32600 + zone, always_xy=True).transform
+    project = from_lonlat(lattice_of(zone).epsg).transform
     dense = shapely.segmentize(geometry, 0.01)
     moved = shapely.transform(dense, lambda xy: np.stack(project(*xy.T), axis=1))
     x0, y0, x1, y1 = shapely.bounds(moved)
     return float(x0), float(y0), float(x1), float(y1)
 
 
-def _cut(dataset: xr.Dataset, window: PixelWindow, resolution_m: int) -> xr.Dataset:
+def _cut(
+    dataset: xr.Dataset, window: PixelWindow, lattice: Lattice, resolution_m: int
+) -> xr.Dataset:
     """Keep a window; a whole zone is 100 000 px wide."""
     top, left = window.row_off, window.col_off
     rows, cols = slice(top, top + window.height), slice(left, left + window.width)
     cut = dataset.isel(y=rows, x=cols)
     if not window.height:
         return cut
-    transform = f"{left * resolution_m} {resolution_m} 0 {float(cut.y[0]) + resolution_m / 2} 0 "
-    cut.spatial_ref.attrs["GeoTransform"] = transform + str(-resolution_m)
+    pixel = lattice.pixel(resolution_m)
+    transform = f"{lattice.x + left * pixel} {pixel} 0 {float(cut.y[0]) + pixel / 2} 0 {-pixel}"
+    cut.spatial_ref.attrs["GeoTransform"] = transform
     return cut
 
 

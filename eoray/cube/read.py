@@ -11,10 +11,10 @@ import numpy as np
 
 from eoray.cube import resample, store
 from eoray.cube.fetch import ShardReader
-from eoray.cube.layout import ZarrArray, ZarrGroup, group_path
+from eoray.cube.layout import ZarrArray, ZarrGroup, group_path, zone_path, zones_of
 from eoray.cube.ledger import Ledger
 from eoray.errors import ConfigError, StoreError
-from eoray.grid import PixelWindow, Tile
+from eoray.grid import PixelWindow, Tile, Zone, lattice_of
 from eoray.sentinel2 import FILL, UNUSABLE, native_resolution_m
 
 __all__ = ["CubeReader", "CubeSource", "PixelWindow", "TimeTable", "open_reader"]
@@ -80,10 +80,11 @@ class CubeReader:
             self._session = repository.readonly_session(snapshot_id=source.snapshot)
         self.snapshot: str = self._session.snapshot_id
         self._shards = ShardReader(self._session.store)
-        self._resolutions: dict[tuple[str, int], list[int]] = {}
-        self._listed: dict[tuple[str, int, int], list[tuple[str, ZarrArray]]] = {}
+        self._zones: dict[str, list[Zone]] = {}
+        self._resolutions: dict[tuple[str, Zone], list[int]] = {}
+        self._listed: dict[tuple[str, Zone, int], list[tuple[str, ZarrArray]]] = {}
         self._arrays: dict[str, ZarrArray] = {}
-        self._ledgers: dict[tuple[str, int], Ledger] = {}
+        self._ledgers: dict[tuple[str, Zone], Ledger] = {}
 
     @cached_property
     def root(self) -> ZarrGroup:
@@ -106,11 +107,12 @@ class CubeReader:
         """Names of the products that stand in the store."""
         return sorted(name for name, _ in self.root.groups())
 
-    def zones(self, product: str) -> list[int]:
-        """Zones in which a product stands."""
-        if product not in self.root:
-            return []
-        return sorted(int(name[1:]) for name, _ in self.root[product].groups())
+    def zones(self, product: str) -> list[Zone]:
+        """Zones in which a product stands, or the user's grid that it lies on."""
+        if product not in self._zones:
+            there = product in self.root
+            self._zones[product] = zones_of(self.root[product]) if there else []
+        return list(self._zones[product])
 
     def attrs(self, product: str) -> dict[str, Any]:
         """Parameters that a product was made with."""
@@ -120,9 +122,9 @@ class CubeReader:
                 f"no product {product!r} in {self.source.url!r}; it holds "
                 f"{', '.join(self.products()) or 'nothing'}"
             )
-        return dict(self.root[f"{product}/z{zones[0]:02d}"].attrs["eoray:parameters"])
+        return dict(self.root[zone_path(product, zones[0])].attrs["eoray:parameters"])
 
-    def ledger(self, product: str, zone: int) -> Ledger:
+    def ledger(self, product: str, zone: Zone) -> Ledger:
         """The product's ledger in a zone, at this reader's snapshot; read once."""
         key = (product, zone)
         if key not in self._ledgers:
@@ -139,7 +141,7 @@ class CubeReader:
                 tiles.update(Tile(zone, int(row), int(col)) for row, col in found)
         return sorted(tiles)
 
-    def entries(self, product: str, zone: int) -> TimeTable:
+    def entries(self, product: str, zone: Zone) -> TimeTable:
         """Time entries of a product in a zone, sorted by time."""
         ledger = self.ledger(product, zone)
         keys = np.array(ledger.entries, dtype=str)
@@ -161,7 +163,7 @@ class CubeReader:
     def read(
         self,
         product: str,
-        zone: int,
+        zone: Zone,
         array: str = "reflectance",
         *,
         window: PixelWindow,
@@ -192,7 +194,7 @@ class CubeReader:
     def read_bands(
         self,
         product: str,
-        zone: int,
+        zone: Zone,
         *,
         bands: Sequence[str],
         window: PixelWindow,
@@ -218,8 +220,9 @@ class CubeReader:
             ConfigError: The product lacks a band.
         """
         out = np.full((len(index), len(bands), window.height, window.width), FILL, "i2")
-        for native in (10, 20):
-            wanted = [b for b in bands if native_resolution_m(b) == native]
+        lattice = lattice_of(zone)
+        for native in lattice.levels:
+            wanted = [b for b in bands if lattice.level(native_resolution_m(b)) == native]
             if not wanted:
                 continue
             stored = self.bands(product, zone, native)
@@ -240,7 +243,7 @@ class CubeReader:
 
     def read_clear(
         self,
-        zone: int,
+        zone: Zone,
         *,
         window: PixelWindow,
         resolution_m: int,
@@ -253,34 +256,37 @@ class CubeReader:
             Dims (time, y, x), bool: no ``UNUSABLE`` quality bit, and mask 0. The 20 m mask is
             replicated at 10 m.
         """
-        coarse = resample.source_window(window, resolution_m, 20)
-        mask = self.read(product, zone, "mask", window=coarse, resolution_m=20, index=index)
+        level = lattice_of(zone).coarse
+        coarse = resample.source_window(window, resolution_m, level)
+        mask = self.read(product, zone, "mask", window=coarse, resolution_m=level, index=index)
         quality = self.read(
             product, zone, "quality", window=window, resolution_m=resolution_m, index=index
         )
-        clear = resample.replicate(mask == 0, coarse, window, resolution_m)
+        clear = mask == 0
+        if resolution_m != level:
+            clear = resample.replicate(clear, coarse, window, resolution_m)
         return np.asarray(clear & ((quality & UNUSABLE) == 0))
 
-    def bands(self, product: str, zone: int, resolution_m: int | None = None) -> list[str]:
+    def bands(self, product: str, zone: Zone, resolution_m: int | None = None) -> list[str]:
         """Band ids of a product at one resolution, or at all of them (10 m first)."""
-        wanted = (10, 20) if resolution_m is None else (resolution_m,)
+        wanted = lattice_of(zone).levels if resolution_m is None else (resolution_m,)
         found: list[str] = []
         for res in wanted:
             path = f"{group_path(product, zone, res)}/band"
             found += [str(b) for b in self.root[path][:]] if path in self.root else []
         return found
 
-    def resolutions(self, product: str, zone: int) -> list[int]:
+    def resolutions(self, product: str, zone: Zone) -> list[int]:
         """Resolutions in metres at which a product is stored in a zone."""
         key = (product, zone)
         if key not in self._resolutions:
-            group = self.root[f"{product}/z{zone:02d}"]
+            group = self.root[zone_path(product, zone)]
             self._resolutions[key] = sorted(
                 int(name[:-1]) for name, _ in group.groups() if name != "ledger"
             )
         return self._resolutions[key]
 
-    def arrays(self, product: str, zone: int, resolution_m: int) -> list[tuple[str, ZarrArray]]:
+    def arrays(self, product: str, zone: Zone, resolution_m: int) -> list[tuple[str, ZarrArray]]:
         """Name and array of everything that has a y and an x, without the coordinates."""
         key = (product, zone, resolution_m)
         if key not in self._listed:
@@ -292,12 +298,12 @@ class CubeReader:
             )
         return self._listed[key]
 
-    def _any_group(self, product: str, zone: int) -> ZarrGroup:
+    def _any_group(self, product: str, zone: Zone) -> ZarrGroup:
         finest = self.resolutions(product, zone)[0]
         group: ZarrGroup = self.root[group_path(product, zone, finest)]
         return group
 
-    def _array(self, product: str, zone: int, resolution_m: int, array: str) -> ZarrArray:
+    def _array(self, product: str, zone: Zone, resolution_m: int, array: str) -> ZarrArray:
         path = f"{group_path(product, zone, resolution_m)}/{array}"
         if path in self._arrays:
             return self._arrays[path]

@@ -20,7 +20,17 @@ from eoray.cube.layout import (
     tile_px,
 )
 from eoray.cube.mask import MaskRecipe, mask_scl
-from eoray.grid import Block, PixelWindow, Tile, blocks_of_tiles, box_lonlat
+from eoray.grid import (
+    TILE_M,
+    Block,
+    Lattice,
+    PixelWindow,
+    Tile,
+    Zone,
+    blocks_of_tiles,
+    box_lonlat,
+    lattice_of,
+)
 from eoray.reading.cog import BlockMemory
 from eoray.reading.mosaic import Mosaic, ReadOptions, read_mosaic
 from eoray.sentinel2 import FILL, SCALE, WAVELENGTHS_UM, Mask, Quality, Scl, native_resolution_m
@@ -36,9 +46,6 @@ BLOCK_EDGE = 4
 PART_COLS = 2
 """Tiles that are held at once: memory is then the same for any size of area."""
 
-_HALO_M = 320.0
-"""Scenes this close to a tile belong to its row: masks grow over tile borders."""
-
 
 @dataclass(frozen=True, slots=True)
 class CubeRecipe:
@@ -49,6 +56,17 @@ class CubeRecipe:
     lineage: Mapping[str, Any]
     collection: str
     warp: bool = False
+    grid: Lattice | None = None
+    """The user's grid; None for the world grid. No parameter: the store knows it by itself."""
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Resolutions that are stored, the finest first."""
+        return (self.grid or lattice_of(1)).levels
+
+    def level(self, band: str) -> int:
+        """Resolution at which a band is stored."""
+        return (self.grid or lattice_of(1)).level(native_resolution_m(band))
 
     def parameters(self) -> dict[str, Any]:
         """The recipe as stored attributes."""
@@ -83,14 +101,14 @@ class SceneRow:
 def scene_product(recipe: CubeRecipe) -> ProductSpec:
     """Arrays of the ``s2`` product for a recipe."""
     groups = []
-    for resolution_m in (10, 20):
-        bands = tuple(b for b in recipe.bands if native_resolution_m(b) == resolution_m)
+    for resolution_m in recipe.levels:
+        bands = tuple(b for b in recipe.bands if recipe.level(b) == resolution_m)
         arrays = [_quality_spec()]
         coords = {}
         if bands:
             arrays.insert(0, reflectance_spec(bands))
             coords["band"] = bands
-        if resolution_m == 20:
+        if resolution_m == recipe.levels[-1]:
             arrays += [_scl_spec(), _mask_spec(recipe.mask)]
         groups.append(GroupSpec(resolution_m, tuple(arrays), coords))
     return ProductSpec(
@@ -150,7 +168,7 @@ def _flags(bits: type[Quality | Mask], long_name: str) -> dict[str, Any]:
 
 def plan_scenes(
     scenes: Sequence[Scene], tiles: Sequence[Tile]
-) -> tuple[dict[int, list[TimeEntry]], list[SceneRow]]:
+) -> tuple[dict[Zone, list[TimeEntry]], list[SceneRow]]:
     """Group scenes and tiles into time entries and tasks.
 
     Args:
@@ -165,7 +183,7 @@ def plan_scenes(
     for scene in sorted(scenes, key=lambda s: (s.sensing_time, s.datatake, s.item_id)):
         takes.setdefault(scene.datatake, []).append(scene)
     outlines = {tile: _lonlat_outline(tile) for tile in tiles}
-    entries: dict[int, list[TimeEntry]] = {}
+    entries: dict[Zone, list[TimeEntry]] = {}
     rows: list[SceneRow] = []
     for datatake, members in takes.items():
         touching = {tile: _touching(members, tile, outlines[tile]) for tile in sorted(tiles)}
@@ -188,15 +206,26 @@ def _lonlat_outline(tile: Tile) -> Any:
     import shapely
     from pyproj import Transformer
 
-    x0, y0, x1, y1 = tile.bounds
     to_lonlat = Transformer.from_crs(tile.epsg, 4326, always_xy=True)
-    ring = shapely.segmentize(shapely.box(x0, y0, x1, y1).buffer(_HALO_M), 5_000)
+    half = tile.lattice.edge * 5_000 / TILE_M
+    ring = shapely.segmentize(_with_margin(tile), half)
     lonlat = shapely.transform(ring, lambda xy: np.stack(to_lonlat.transform(*xy.T), axis=1))
     west, south, east, north = lonlat.bounds
     if east - west > 180:  # the outline crosses the antimeridian
         lon = shapely.get_coordinates(lonlat)[:, 0]
         return box_lonlat(lon[lon > 0].min(), south, lon[lon < 0].max(), north)
     return lonlat
+
+
+def _with_margin(tile: Tile) -> Any:
+    """A tile and what masks look at around it, in its CRS."""
+    import shapely
+
+    (y, x), box = tile.lattice.margin(tile.row), shapely.box(*tile.bounds)
+    if x == y:
+        return box.buffer(x)
+    x0, y0, x1, y1 = tile.bounds
+    return shapely.box(x0 - x, y0 - y, x1 + x, y1 + y)
 
 
 def _touching(scenes: Sequence[Scene], tile: Tile, outline: Any) -> tuple[Scene, ...]:
@@ -207,13 +236,14 @@ def _touching(scenes: Sequence[Scene], tile: Tile, outline: Any) -> tuple[Scene,
 def _touches(scene: Scene, tile: Tile, outline: Any) -> bool:
     import shapely
 
-    if scene.zone == tile.zone:
+    if scene.grid_epsg == tile.epsg:
         x0, y0, x1, y1 = tile.bounds
+        margin_y, margin_x = tile.lattice.margin(tile.row)
         asset = scene.extent
         a, _, c, _, e, f = asset.transform
         height, width = asset.shape
-        in_x = c < x1 + _HALO_M and c + a * width > x0 - _HALO_M
-        return in_x and f > y0 - _HALO_M and f + e * height < y1 + _HALO_M
+        in_x = c < x1 + margin_x and c + a * width > x0 - margin_x
+        return in_x and f > y0 - margin_y and f + e * height < y1 + margin_y
     west, south, east, north = scene.bbox
     return bool(shapely.intersects(box_lonlat(west, south, east, north), outline))
 
@@ -276,7 +306,6 @@ class SceneWorker:
         """Read the block part by part, each tile of its files once, and cut it into tiles."""
         options = ReadOptions(
             bands=self.recipe.bands,
-            halo_px=self.recipe.mask.halo_px,
             warp=self.recipe.warp,
             raise_errors=self.raise_errors,
             retries=self.retries,
@@ -295,13 +324,14 @@ class SceneWorker:
         options: ReadOptions,
         memory: BlockMemory,
     ) -> Iterator[TileResult]:
-        """Read a few tiles."""
-        mosaic = read_mosaic(row.scenes, part, options, memory)
-        halo = options.halo_px
-        mask = mask_scl(mosaic.scl, self.recipe.mask)[halo:-halo, halo:-halo]
+        """Read a few tiles of one row of the grid."""
+        ground_m, coarse = part.lattice.ground_m(part.row), part.lattice.coarse
+        halo = self.recipe.mask.halo_at(ground_m)
+        mosaic = read_mosaic(row.scenes, part, replace(options, halo_px=halo), memory)
+        mask = mask_scl(mosaic.scl, self.recipe.mask, ground_m)[halo:-halo, halo:-halo]
         scl = mosaic.scl[halo:-halo, halo:-halo]
-        layers = {"20m/scl": (scl, 0), "20m/mask": (mask, int(Mask.INVALID))}
-        for resolution_m in (10, 20):
+        layers = {f"{coarse}m/scl": (scl, 0), f"{coarse}m/mask": (mask, int(Mask.INVALID))}
+        for resolution_m in part.lattice.levels:
             layers[f"{resolution_m}m/quality"] = mosaic.quality[resolution_m], int(Quality.NO_DATA)
             if len(mosaic.reflectance[resolution_m]):
                 layers[f"{resolution_m}m/reflectance"] = mosaic.reflectance[resolution_m], FILL
@@ -334,7 +364,9 @@ def _cut(
         resolution_m = int(path.split("m/", maxsplit=1)[0])
         arrays[path] = _paste(values, mosaic.frame, tile, resolution_m, fill)
     n_failed = sum(tile in failure.tiles for failure in mosaic.failed)
-    quality = arrays["10m/quality" if "10m/reflectance" in arrays else "20m/quality"]
+    levels = [m for m in tile.lattice.levels if f"{m}m/reflectance" in arrays]
+    finest = levels[0] if levels else tile.lattice.coarse
+    quality = arrays[f"{finest}m/quality"]
     n_valid = int(((quality & np.uint8(Quality.NO_DATA)) == 0).sum())
     status = DONE_WITH_HOLES if n_failed else DONE if n_valid else NO_SCENE
     return TileResult(tile, entry, arrays, status, n_valid, n_failed, source)
@@ -343,8 +375,8 @@ def _cut(
 def _paste(
     values: np.ndarray, frame: PixelWindow, tile: Tile, resolution_m: int, fill: int
 ) -> np.ndarray:
-    factor = 20 // resolution_m
-    px = tile_px(resolution_m)
+    factor = tile.lattice.coarse // resolution_m
+    px = tile_px(resolution_m, tile.zone)
     out = np.full((*values.shape[:-2], px, px), fill, values.dtype)
     window = tile.window(resolution_m)
     top, left = frame.row_off * factor, frame.col_off * factor

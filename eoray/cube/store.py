@@ -15,6 +15,7 @@ from eoray import storage
 from eoray.cube import shard
 from eoray.cube.layout import (
     FORMAT_VERSION,
+    GRID,
     ArraySpec,
     GroupSpec,
     ProductSpec,
@@ -23,10 +24,12 @@ from eoray.cube.layout import (
     group_path,
     ledger_path,
     tile_px,
+    zone_path,
     zone_shape,
+    zones_of,
 )
 from eoray.errors import StoreError
-from eoray.grid import TOP_M, ZONE_COLS, ZONE_ROWS
+from eoray.grid import Lattice, PixelWindow, Zone, lattice_of
 
 if TYPE_CHECKING:
     import icechunk
@@ -95,7 +98,7 @@ def _config() -> icechunk.RepositoryConfig:
     return icechunk.RepositoryConfig(manifest=icechunk.ManifestConfig(splitting=splitting))
 
 
-def create_product(root: ZarrGroup, spec: ProductSpec, zone: int) -> bool:
+def create_product(root: ZarrGroup, spec: ProductSpec, zone: Zone) -> bool:
     """Make the arrays of a product in a zone, or check those that stand there.
 
     Returns:
@@ -104,14 +107,15 @@ def create_product(root: ZarrGroup, spec: ProductSpec, zone: int) -> bool:
     Raises:
         StoreError: The product exists with other parameters, or another layout.
     """
-    path = f"{spec.name}/z{zone:02d}"
     product = root.require_group(spec.name)
-    for name, other in sorted(product.groups()):
-        _check_same(dict(other.attrs), spec, int(name[1:]))
-    if path in root:
+    _check_stored(product, spec, zone)
+    lattice = lattice_of(zone)
+    if lattice.name in product:
         return False
     product.attrs.update({"title": spec.title or spec.name})
-    group = product.create_group(f"z{zone:02d}")
+    group = product.create_group(lattice.name)
+    if not lattice.overlaps:
+        group.attrs[GRID] = lattice.to_attrs()
     group.attrs.update(
         {
             "eoray:format": FORMAT_VERSION,
@@ -125,17 +129,41 @@ def create_product(root: ZarrGroup, spec: ProductSpec, zone: int) -> bool:
     return True
 
 
-def check_product(root: ZarrGroup, spec: ProductSpec, zone: int) -> bool:
+def check_product(root: ZarrGroup, spec: ProductSpec, zone: Zone) -> bool:
     """Tell whether a product stands in a zone, and refuse one that was made differently.
 
     Raises:
-        StoreError: Other parameters or another layout; the first difference is named.
+        StoreError: Other parameters, another layout or another grid; the first difference is
+            named.
     """
-    path = f"{spec.name}/z{zone:02d}"
-    if path not in root:
+    if spec.name not in root:
         return False
-    _check_same(dict(root[path].attrs), spec, zone)
-    return True
+    _check_stored(root[spec.name], spec, zone)
+    return zone_path(spec.name, zone) in root
+
+
+def _check_stored(product: ZarrGroup, spec: ProductSpec, zone: Zone) -> None:
+    """Refuse a product that was made with other parameters, or on another grid."""
+    wanted = lattice_of(zone)
+    for other in zones_of(product):
+        lattice = lattice_of(other)
+        if not (wanted.overlaps and lattice.overlaps) and lattice != wanted:
+            raise StoreError(
+                f"product {spec.name!r} stands {_described(lattice)}, this run writes "
+                f"{_described(wanted)}; a product has one grid: correct cube.grid, or write to "
+                "another store or name"
+            )
+        _check_same(dict(product[lattice.name].attrs), spec, other)
+
+
+def _described(lattice: Lattice) -> str:
+    if lattice.overlaps:
+        return f"on the world grid (zone {lattice.name})"
+    attrs = lattice.to_attrs()
+    return (
+        f"on grid {lattice.name!r} (EPSG:{lattice.epsg}, origin {attrs['origin']}, pixel "
+        f"{attrs['pixel']}, tiles {attrs['tiles']})"
+    )
 
 
 def read_root(repository: icechunk.Repository) -> ZarrGroup:
@@ -145,7 +173,7 @@ def read_root(repository: icechunk.Repository) -> ZarrGroup:
     return zarr.open_group(repository.readonly_session(BRANCH).store, mode="r")
 
 
-def _check_same(attrs: Mapping[str, Any], spec: ProductSpec, zone: int) -> None:
+def _check_same(attrs: Mapping[str, Any], spec: ProductSpec, zone: Zone) -> None:
     version = attrs.get("eoray:format")
     if version != FORMAT_VERSION:
         raise StoreError(
@@ -164,7 +192,7 @@ def _check_same(attrs: Mapping[str, Any], spec: ProductSpec, zone: int) -> None:
         )
 
 
-def _create_group(root: ZarrGroup, spec: ProductSpec, part: GroupSpec, zone: int) -> None:
+def _create_group(root: ZarrGroup, spec: ProductSpec, part: GroupSpec, zone: Zone) -> None:
     path = group_path(spec.name, zone, part.resolution_m)
     group = root.create_group(path)
     group.attrs.update(_geo_attributes(zone, part.resolution_m))
@@ -172,12 +200,14 @@ def _create_group(root: ZarrGroup, spec: ProductSpec, part: GroupSpec, zone: int
     for dim, labels in part.coords.items():
         _put_coord(group, dim, dim, np.asarray(labels, dtype=object), {})
     for array in part.arrays:
-        _create_array(group, array, part.resolution_m, has_time=spec.has_time)
+        _create_array(group, array, part.resolution_m, zone, has_time=spec.has_time)
 
 
-def _create_array(group: ZarrGroup, array: ArraySpec, resolution_m: int, *, has_time: bool) -> None:
+def _create_array(
+    group: ZarrGroup, array: ArraySpec, resolution_m: int, zone: Zone, *, has_time: bool
+) -> None:
     dims = (["time"] if has_time else []) + [dim for dim, _ in array.lead] + ["y", "x"]
-    shape = ((0,) if has_time else ()) + array.lead_shape + zone_shape(resolution_m)
+    shape = ((0,) if has_time else ()) + array.lead_shape + zone_shape(resolution_m, zone)
     attrs = {**array.attrs, "grid_mapping": "spatial_ref"}
     if np.dtype(array.dtype).kind in "iu" and "flag_masks" not in attrs:
         attrs["_FillValue"] = int(array.fill)
@@ -186,22 +216,17 @@ def _create_array(group: ZarrGroup, array: ArraySpec, resolution_m: int, *, has_
         shape=shape,
         dimension_names=dims,
         attributes=attrs,
-        **shard.array_options(array, tile_px(resolution_m), has_time=has_time),
+        **shard.array_options(array, tile_px(resolution_m, zone), has_time=has_time),
     )
 
 
-def _create_space(group: ZarrGroup, zone: int, resolution_m: int) -> None:
+def _create_space(group: ZarrGroup, zone: Zone, resolution_m: int) -> None:
     from zarr.codecs import BloscCodec
 
-    n_y, n_x = zone_shape(resolution_m)
-    y = TOP_M - (np.arange(n_y) + 0.5) * resolution_m
-    x = (np.arange(n_x) + 0.5) * resolution_m
+    lattice = lattice_of(zone)
+    whole = PixelWindow(0, 0, *lattice.shape(resolution_m))
+    x, y = lattice.centres(whole, resolution_m)
     for name, values in (("y", y), ("x", x)):
-        attrs = {
-            "standard_name": f"projection_{name}_coordinate",
-            "units": "m",
-            "axis": name.upper(),
-        }
         array = group.create_array(
             name,
             shape=values.shape,
@@ -210,45 +235,59 @@ def _create_space(group: ZarrGroup, zone: int, resolution_m: int) -> None:
             dimension_names=[name],
             compressors=BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
         )
-        array.attrs.update(attrs)
+        array.attrs.update(_axis_attributes(name, lattice.epsg))
         array[:] = values
     reference = group.create_array("spatial_ref", shape=(), dtype="i4", dimension_names=[])
-    reference.attrs.update(_spatial_reference(zone, resolution_m))
+    reference.attrs.update(_spatial_reference(lattice, resolution_m))
     reference[...] = 0
 
 
-def _spatial_reference(zone: int, resolution_m: int) -> dict[str, Any]:
+def _axis_attributes(name: str, epsg: int) -> dict[str, str]:
     from pyproj import CRS
 
-    crs = CRS.from_epsg(32600 + zone)
+    crs, axis = CRS.from_epsg(epsg), {"axis": name.upper()}
+    if crs.is_geographic:
+        word = {"y": "latitude", "x": "longitude"}[name]
+        unit = {"y": "degrees_north", "x": "degrees_east"}[name]
+        return {"standard_name": word, "units": unit, **axis}
+    unit = {"metre": "m"}.get(crs.axis_info[0].unit_name, crs.axis_info[0].unit_name)
+    return {"standard_name": f"projection_{name}_coordinate", "units": unit, **axis}
+
+
+def _spatial_reference(lattice: Lattice, resolution_m: int) -> dict[str, Any]:
+    from pyproj import CRS
+
+    crs, pixel = CRS.from_epsg(lattice.epsg), lattice.pixel(resolution_m)
     return {
         **crs.to_cf(),
         "spatial_ref": crs.to_wkt(),
-        "GeoTransform": f"0 {resolution_m} 0 {TOP_M} 0 {-resolution_m}",
+        "GeoTransform": f"{lattice.x} {pixel} 0 {lattice.y} 0 {-pixel}",
     }
 
 
-def _geo_attributes(zone: int, resolution_m: int) -> dict[str, Any]:
+def _geo_attributes(zone: Zone, resolution_m: int) -> dict[str, Any]:
     """GeoZarr conventions beside CF: projection and spatial attributes of the group."""
-    shape = zone_shape(resolution_m)
+    lattice = lattice_of(zone)
+    pixel = lattice.pixel(resolution_m)
     return {
         "Conventions": "CF-1.11",
         "zarr_conventions": [{"name": "proj:"}, {"name": "spatial:"}],
-        "proj:code": f"EPSG:{32600 + zone}",
+        "proj:code": f"EPSG:{lattice.epsg}",
         "spatial:dimensions": ["y", "x"],
-        "spatial:transform": [resolution_m, 0, 0, 0, -resolution_m, TOP_M],
-        "spatial:shape": list(shape),
+        "spatial:transform": [pixel, 0, lattice.x, 0, -pixel, lattice.y],
+        "spatial:shape": list(lattice.shape(resolution_m)),
         "spatial:registration": "pixel",
     }
 
 
-def _create_ledger(root: ZarrGroup, product: str, zone: int) -> None:
+def _create_ledger(root: ZarrGroup, product: str, zone: Zone) -> None:
     group = root.create_group(ledger_path(product, zone))
+    shape = lattice_of(zone).n_rows, lattice_of(zone).n_cols
     for name, dtype in LEDGER_ARRAYS.items():
         group.create_array(
             name,
-            shape=(0, ZONE_ROWS, ZONE_COLS),
-            chunks=(1, ZONE_ROWS, ZONE_COLS),
+            shape=(0, *shape),
+            chunks=(1, *shape),
             dtype=dtype,
             fill_value=LEDGER_FILLS.get(name, 0),
             dimension_names=["time", "tile_y", "tile_x"],
@@ -258,14 +297,14 @@ def _create_ledger(root: ZarrGroup, product: str, zone: int) -> None:
         _put_coord(group, name, dim, np.empty(0, dtype=object), {})
 
 
-def entry_keys(root: ZarrGroup, product: str, zone: int) -> list[str]:
+def entry_keys(root: ZarrGroup, product: str, zone: Zone) -> list[str]:
     """Keys of the time entries, in the order of the stored axis."""
     path = f"{ledger_path(product, zone)}/entry"
     return [str(key) for key in root[path][:]] if path in root else []
 
 
 def append_entries(
-    root: ZarrGroup, spec: ProductSpec, zone: int, entries: Sequence[TimeEntry]
+    root: ZarrGroup, spec: ProductSpec, zone: Zone, entries: Sequence[TimeEntry]
 ) -> int:
     """Lengthen the time axis by the entries that it lacks, in time order.
 
@@ -286,7 +325,7 @@ def append_entries(
     total = len(known) + len(new)
     extend_coord(ledger, "entry", [e.key for e in new])
     for name in LEDGER_ARRAYS:
-        ledger[name].resize((total, ZONE_ROWS, ZONE_COLS))
+        ledger[name].resize((total, *ledger[name].shape[1:]))
     if spec.has_time:
         for part in spec.groups:
             _append_time(root[group_path(spec.name, zone, part.resolution_m)], part, new, total)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from eoray.cube.layout import NO_SCENE, ProductSpec, TileResult, group_path
+from eoray.cube.layout import NO_SCENE, ProductSpec, TileResult, group_path, tile_px
 from eoray.cube.ledger import TileReceipt, receipt_of
 from eoray.cube.shard import encode_shard, shard_key
 from eoray.errors import GridError
-from eoray.grid import Tile
+from eoray.grid import Tile, Zone
 
 if TYPE_CHECKING:
     from icechunk.store import IcechunkStore
@@ -61,7 +61,7 @@ class WriteTask:
     worker: Worker
     fork: bytes
     """A pickled fork of the driver's session; every row writes into a copy of its own."""
-    positions: dict[tuple[int, str], int]
+    positions: dict[tuple[Zone, str], int]
     """(zone, entry key) -> index on the stored time axis."""
 
     def __call__(self, row: Row) -> RowReceipt:
@@ -100,7 +100,7 @@ class WriteTask:
         for path, values in result.arrays.items():
             array = self.spec.array(path)
             resolution_m = int(path.split("/")[0].removesuffix("m"))
-            px = 10_240 // resolution_m
+            px = tile_px(resolution_m, result.tile.zone)
             if values.shape != (*array.lead_shape, px, px) or values.dtype != array.dtype:
                 raise GridError(
                     f"{path} of tile {result.tile.id} has shape {values.shape} and dtype "

@@ -116,6 +116,15 @@ class Lattice:
             "tiles": [self.n_rows, self.n_cols],
         }
 
+    def __str__(self) -> str:
+        """The name, as messages show it in place of a zone's number."""
+        return self.name
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return "the world grid" if self.overlaps else f"grid {self.name!r}"
+
     @property
     def coarse(self) -> int:
         """Level of SCL and masks, where it is decided which granule a pixel takes."""
@@ -132,6 +141,11 @@ class Lattice:
     def pixel(self, resolution_m: int) -> float:
         """Edge of a pixel in units of the CRS."""
         return _plain(self.edge / self.px(resolution_m))
+
+    def size_text(self, resolution_m: int) -> str:
+        """The edge of a pixel as messages show it."""
+        size = self.pixel(resolution_m)
+        return f"{size:g} m" if self.edge == self.edge_m else f"{size:g} units"
 
     def shape(self, resolution_m: int) -> tuple[int, int]:
         """(y, x) pixels of the whole lattice."""

@@ -62,6 +62,20 @@ class Tile:
         return lattice_of(self.zone)
 
     @property
+    def utm_zone(self) -> int:
+        """Number of the zone.
+
+        Raises:
+            GridError: The tile is a cell of a user's grid, and who asks knows the world grid only.
+        """
+        if isinstance(self.zone, Lattice):
+            raise GridError(
+                f"tile {self.id} is a cell of {self.zone.label}, but models are fitted and applied "
+                "on the world grid only; make the cube with cube.grid: world"
+            )
+        return self.zone
+
+    @property
     def id(self) -> str:
         """Name of the tile, such as ``z32r0457c048``."""
         return f"{self.lattice.name}r{self.row:04d}c{self.col:03d}"

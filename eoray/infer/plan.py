@@ -159,7 +159,8 @@ def plan_predict(
         PredictRow(f"{season.key}/{tile.id}", (tile,), season.key, index, season.periods)
         for season in seasons
         for tile in find_observed(view, recipe.product, season)
-        if (wanted is None or tile in wanted) and (index := season.index_of(tile.zone)) is not None
+        if (wanted is None or tile in wanted)
+        and (index := season.index_of(tile.utm_zone)) is not None
     ]
     if not rows:
         raise DataError(

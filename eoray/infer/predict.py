@@ -54,7 +54,7 @@ class PredictWorker:
         cover = blend.cover(target)
         values = view_of(self.source).read_bands(
             meta.recipe.product,
-            tile.zone,
+            tile.utm_zone,
             bands=meta.recipe.bands,
             window=cover,
             resolution_m=meta.recipe.resolution_m,

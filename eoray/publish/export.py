@@ -12,7 +12,7 @@ import numpy as np
 from eoray.cube.layout import group_path
 from eoray.cube.read import CubeSource, open_reader
 from eoray.errors import ConfigError, StoreError
-from eoray.grid import TILE_M, TOP_M, ZONE_COLS, PixelWindow
+from eoray.grid import PixelWindow, Zone, from_lonlat, lattice_of
 from eoray.publish.cog import BandInfo, Block, RasterInfo, write_cog
 from eoray.publish.groups import published_grid
 from eoray.sentinel2 import COMMON_NAMES, FILL, SCALE, resolve_bands
@@ -31,7 +31,7 @@ def export_window(
     out_url: str,
     *,
     bbox: tuple[float, float, float, float],
-    zone: int | None = None,
+    zone: Zone | None = None,
     time: DateRange | None = None,
     bands: Sequence[str] | None = None,
     resolution_m: int | None = None,
@@ -182,13 +182,14 @@ class _Place:
 
     reader: CubeReader
     product: str
-    zone: int
+    zone: Zone
     resolution_m: int
 
     @property
     def is_spectral(self) -> bool:
-        """True for scenes and composites, whose bands can be read at either resolution."""
-        paths = (group_path(self.product, self.zone, resolution_m) for resolution_m in (10, 20))
+        """True for scenes and composites, whose bands can be read at any resolution."""
+        levels = lattice_of(self.zone).levels
+        paths = (group_path(self.product, self.zone, resolution_m) for resolution_m in levels)
         return any(f"{path}/reflectance" in self.reader.root for path in paths)
 
     def arrays(self) -> dict[str, Any]:
@@ -205,7 +206,7 @@ class _Place:
 
 
 def _resolve_place(
-    reader: CubeReader, product: str, zone: int | None, resolution_m: int | None
+    reader: CubeReader, product: str, zone: Zone | None, resolution_m: int | None
 ) -> _Place:
     zones = reader.zones(product)
     if not zones:
@@ -223,32 +224,29 @@ def _resolve_place(
         raise ConfigError(f"{product!r} does not stand in zone {zone}; take one of {zones}")
     stored = reader.resolutions(product, zone)
     place = _Place(reader, product, zone, resolution_m or stored[0])
-    if place.resolution_m not in ([10, 20] if place.is_spectral else stored):
+    known = lattice_of(zone).levels if place.is_spectral else stored
+    if place.resolution_m not in known:
         raise ConfigError(f"{product!r} is not stored at {resolution_m} m; take one of {stored}")
     return place
 
 
 def _window_of(
-    bbox: tuple[float, float, float, float], zone: int, resolution_m: int
+    bbox: tuple[float, float, float, float], zone: Zone, resolution_m: int
 ) -> PixelWindow:
     """Pixels of a zone that a lon/lat box touches."""
-    from pyproj import Transformer
-
     west, south, east, north = bbox
     if not (west < east and south < north):
         raise ConfigError(
             f"bbox {list(bbox)} is empty; write west, south, east, north in degrees, and cut a box "
             "at the antimeridian in two"
         )
-    to_utm = Transformer.from_crs(4326, 32600 + zone, always_xy=True)
-    x0, y0, x1, y1 = to_utm.transform_bounds(west, south, east, north)
-    if not (math.isfinite(x0 + y0 + x1 + y1) and x1 > 0 and x0 < ZONE_COLS * TILE_M):
-        raise ConfigError(f"bbox {list(bbox)} lies far from UTM zone {zone}; choose another zone")
-    left, right = math.floor(x0 / resolution_m), math.ceil(x1 / resolution_m)
-    top, bottom = (
-        math.floor((TOP_M - y1) / resolution_m),
-        math.ceil((TOP_M - y0) / resolution_m),
-    )
+    lattice = lattice_of(zone)
+    bounds = from_lonlat(lattice.epsg).transform_bounds(west, south, east, north)
+    left, _, right, _ = lattice.bounds(0, 0, lattice.n_rows, lattice.n_cols)
+    if not (math.isfinite(sum(bounds)) and bounds[2] > left and bounds[0] < right):
+        where = f"UTM zone {zone}; choose another zone" if lattice.overlaps else lattice.label
+        raise ConfigError(f"bbox {list(bbox)} lies far from {where}")
+    top, left, bottom, right = lattice.box(bounds, resolution_m)
     return PixelWindow(top, left, bottom - top, right - left)
 
 

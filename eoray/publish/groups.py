@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eoray.grid import SOUTH_M, TILE_M, TOP_M, PixelWindow, Tile
+from eoray.grid import SOUTH_M, PixelWindow, Tile, Zone, lattice_of, zone_of_epsg
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -28,9 +28,14 @@ class TileGroup:
         return self.tiles[0].id
 
     @property
-    def zone(self) -> int:
-        """UTM zone."""
+    def zone(self) -> Zone:
+        """UTM zone, or the user's grid."""
         return self.tiles[0].zone
+
+    @property
+    def pixel_m(self) -> int:
+        """Resolution of the published raster: the finest of the grid."""
+        return self.tiles[0].lattice.levels[0]
 
     @property
     def epsg(self) -> int:
@@ -40,7 +45,7 @@ class TileGroup:
     def window(self, resolution_m: int) -> PixelWindow:
         """Pixels of the zone that the raster covers."""
         rows, cols = [t.row for t in self.tiles], [t.col for t in self.tiles]
-        px = TILE_M // resolution_m
+        px = self.tiles[0].lattice.px(resolution_m)
         return PixelWindow(
             min(rows) * px,
             min(cols) * px,
@@ -53,7 +58,7 @@ class TileGroup:
         return published_grid(self.zone, self.window(resolution_m), resolution_m)[1]
 
 
-def published_grid(zone: int, window: PixelWindow, resolution_m: int) -> tuple[int, Affine]:
+def published_grid(zone: Zone, window: PixelWindow, resolution_m: int) -> tuple[int, Affine]:
     """Name a window of a zone in the CRS that it is published in.
 
     A window that lies south of the equator gets EPSG:327zz and exactly 10 000 000 m more of
@@ -61,15 +66,15 @@ def published_grid(zone: int, window: PixelWindow, resolution_m: int) -> tuple[i
     northern CRS.
 
     Returns:
-        (EPSG code, affine from pixel corners to metres of it).
+        (EPSG code, affine from pixel corners to units of it).
     """
     from affine import Affine
 
-    y = TOP_M - window.row_off * resolution_m
-    south = y <= 0
-    x = window.col_off * resolution_m
-    affine = Affine(resolution_m, 0, x, 0, -resolution_m, y + (SOUTH_M if south else 0))
-    return 32600 + zone + (100 if south else 0), affine
+    lattice = lattice_of(zone)
+    pixel, _, x, _, _, y, *_ = lattice.affine(window, resolution_m)
+    south = zone_of_epsg(lattice.epsg) is not None and y <= 0
+    affine = Affine(pixel, 0, x, 0, -pixel, y + (SOUTH_M if south else 0))
+    return lattice.epsg + (100 if south else 0), affine
 
 
 def group_tiles(tiles: Iterable[Tile], *, max_edge: int = MAX_EDGE) -> list[TileGroup]:
@@ -83,7 +88,7 @@ def group_tiles(tiles: Iterable[Tile], *, max_edge: int = MAX_EDGE) -> list[Tile
     Returns:
         Groups in order of their first tile; every tile once.
     """
-    halves: dict[tuple[int, bool], set[Tile]] = {}
+    halves: dict[tuple[Zone, bool], set[Tile]] = {}
     for tile in tiles:
         halves.setdefault((tile.zone, tile.is_south), set()).add(tile)
     parts: list[tuple[Tile, ...]] = []

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eoray import storage
-from eoray.cube.layout import DONE, DONE_WITH_HOLES
+from eoray.cube.layout import DONE, DONE_WITH_HOLES, group_path
 from eoray.errors import StoreError
-from eoray.grid import TILE_M, PixelWindow, Tile, owner_mask
+from eoray.grid import Tile, Zone, owner_mask
 from eoray.publish.cog import BandInfo, Block, RasterInfo, write_cog
 from eoray.publish.groups import TileGroup, group_tiles
 from eoray.publish.legend import LegendClass, legend_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from eoray.cube.read import CubeReader
 
 RESOLUTION_M = 10
-"""Pixel of every published map."""
+"""Pixel of a land-cover map."""
 
 NOT_MAPPED = 0
 """Class outside the map, and nodata of its COG."""
@@ -116,7 +116,8 @@ def publish_change(
 ) -> list[PublishedCog]:
     """Write the last break of every pixel, ``{out_url}/change/*.tif``, int32, ``CHANGE_BANDS``.
 
-    A product of 20 m is replicated to 10 m, so that maps and changes overlay pixel by pixel.
+    A product of 20 m is replicated to 10 m, so that maps and changes overlay pixel by pixel; one on
+    a user's grid has its pixel.
 
     Args:
         reader: The store.
@@ -169,7 +170,7 @@ def finished_tiles(reader: CubeReader, product: str) -> list[Tile]:
 
 
 def _entry(
-    reader: CubeReader, product: str, zone: int, entry: str | None
+    reader: CubeReader, product: str, zone: Zone, entry: str | None
 ) -> tuple[list[int] | None, str, str]:
     """Position of an entry on the stored axis, and the first and last day that it speaks of."""
     table = reader.entries(product, zone)
@@ -189,15 +190,15 @@ def _last_day(end: str) -> str:
     return (date.fromisoformat(end) - timedelta(days=1)).isoformat()
 
 
-def _legend(reader: CubeReader, product: str, zone: int) -> tuple[LegendClass, ...]:
-    return legend_of(dict(reader.root[f"{product}/z{zone:02d}/{RESOLUTION_M}m/class"].attrs))
+def _legend(reader: CubeReader, product: str, zone: Zone) -> tuple[LegendClass, ...]:
+    return legend_of(dict(reader.root[f"{group_path(product, zone, RESOLUTION_M)}/class"].attrs))
 
 
 def _info(group: TileGroup, bands: Sequence[BandInfo], *, dtype: str, nodata: int) -> RasterInfo:
-    window = group.window(RESOLUTION_M)
+    window = group.window(group.pixel_m)
     return RasterInfo(
         epsg=group.epsg,
-        transform=group.transform(RESOLUTION_M),
+        transform=group.transform(group.pixel_m),
         height=window.height,
         width=window.width,
         dtype=dtype,
@@ -236,10 +237,10 @@ def _with_tags(
 
 def _blocks(group: TileGroup, read: Callable[[Tile], np.ndarray], nodata: int) -> Iterator[Block]:
     """Owned pixels of each tile at its place in the group's raster."""
-    window = group.window(RESOLUTION_M)
+    window = group.window(group.pixel_m)
     for tile in group.tiles:
-        place = tile.window(RESOLUTION_M)
-        pixels = np.where(owner_mask(tile, RESOLUTION_M), read(tile), nodata)
+        place = tile.window(group.pixel_m)
+        pixels = np.where(owner_mask(tile, group.pixel_m), read(tile), nodata)
         yield place.row_off - window.row_off, place.col_off - window.col_off, pixels
 
 
@@ -268,7 +269,7 @@ def _probability_blocks(
 
 def _change_blocks(reader: CubeReader, product: str, group: TileGroup) -> Iterator[Block]:
     resolution_m = reader.resolutions(product, group.zone)[0]
-    repeat = resolution_m // RESOLUTION_M
+    repeat = resolution_m // group.pixel_m
 
     def read(tile: Tile) -> np.ndarray:
         arrays = {
@@ -315,9 +316,12 @@ def _plane(
     resolution_m: int,
     index: Sequence[int] | None,
 ) -> np.ndarray:
-    px = TILE_M // resolution_m
-    window = PixelWindow(tile.row * px, tile.col * px, px, px)
     values = reader.read(
-        product, tile.zone, array, window=window, resolution_m=resolution_m, index=index
+        product,
+        tile.zone,
+        array,
+        window=tile.window(resolution_m),
+        resolution_m=resolution_m,
+        index=index,
     )
     return values if index is None else values[0]

@@ -5,7 +5,6 @@ GDAL's warper serves sources that are finer than the target or lie in no project
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from eoray.buckets import gdal_options
-from eoray.grid import TOP_M, Affine6, PixelWindow
+from eoray.grid import Affine6, Lattice, PixelWindow, Zone, lattice_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -131,16 +130,16 @@ class GdalFile:
 
 
 def warp_by_gdal(
-    href: str, asset: BandAsset, zone: int, window: PixelWindow, resolution_m: int
+    href: str, asset: BandAsset, zone: Zone, window: PixelWindow, resolution_m: int
 ) -> np.ndarray:
     """Warp cell by cell of the zone, so that a pixel does not depend on the window it is in.
 
     Args:
         href: The file.
         asset: What it is; SCL is warped by nearest, else bilinear on valid pixels.
-        zone: UTM zone of the window.
+        zone: Zone of the window, or the user's grid.
         window: Wanted pixels.
-        resolution_m: 10 or 20.
+        resolution_m: 10 or 20, or the level of the grid.
 
     Returns:
         Dims (y, x), dtype of the file.
@@ -148,12 +147,13 @@ def warp_by_gdal(
     import rasterio
     from rasterio.warp import transform_bounds
 
-    crs = f"EPSG:{32600 + zone}"
+    lattice = lattice_of(zone)
+    crs = f"EPSG:{lattice.epsg}"
     with rasterio.open(href) as file:
         out = np.full((window.height, window.width), asset.nodata, file.dtypes[0])
         bounds = transform_bounds(file.crs, crs, *file.bounds, densify_pts=21)
-        for cell in _warp_cells(window, bounds, resolution_m):
-            values = _warp_cell(file, asset, crs, cell, resolution_m)
+        for cell in _warp_cells(window, lattice.box(bounds, resolution_m)):
+            values = _warp_cell(file, asset, lattice, cell, resolution_m)
             row, col = cell.row_off - window.row_off, cell.col_off - window.col_off
             r0, c0 = max(0, row), max(0, col)
             part = values[r0 - row : window.height - row, c0 - col : window.width - col]
@@ -161,22 +161,22 @@ def warp_by_gdal(
     return out
 
 
-def _warp_cells(
-    window: PixelWindow, bounds: tuple[float, float, float, float], resolution_m: int
-) -> Iterator[PixelWindow]:
-    """Cells that a window and a file (its bounds in the zone) have in common."""
-    west, south, east, north = bounds
-    top = max(window.row_off, math.floor((TOP_M - north) / resolution_m) - 2)
-    left = max(window.col_off, math.floor(west / resolution_m) - 2)
-    bottom = min(window.row_off + window.height, math.ceil((TOP_M - south) / resolution_m) + 2)
-    right = min(window.col_off + window.width, math.ceil(east / resolution_m) + 2)
+def _warp_cells(window: PixelWindow, box: tuple[int, int, int, int]) -> Iterator[PixelWindow]:
+    """Cells that a window and a file (its box of pixels) have in common."""
+    top, left = max(window.row_off, box[0] - 2), max(window.col_off, box[1] - 2)
+    bottom = min(window.row_off + window.height, box[2] + 2)
+    right = min(window.col_off + window.width, box[3] + 2)
     for row in range(top // _CELL_PX * _CELL_PX, bottom, _CELL_PX):
         for col in range(left // _CELL_PX * _CELL_PX, right, _CELL_PX):
             yield PixelWindow(row, col, _CELL_PX, _CELL_PX)
 
 
 def _warp_cell(
-    file: DatasetReader, asset: BandAsset, crs: str, cell: PixelWindow, resolution_m: int
+    file: DatasetReader,
+    asset: BandAsset,
+    lattice: Lattice,
+    cell: PixelWindow,
+    resolution_m: int,
 ) -> np.ndarray:
     from rasterio.enums import Resampling
     from rasterio.vrt import WarpedVRT
@@ -187,8 +187,8 @@ def _warp_cell(
     extras = {} if scale is None else {"XSCALE": scale, "YSCALE": scale}
     with WarpedVRT(
         file,
-        crs=crs,
-        transform=cell.transform(resolution_m),
+        crs=f"EPSG:{lattice.epsg}",
+        transform=lattice.affine(cell, resolution_m),
         width=cell.width,
         height=cell.height,
         resampling=method,

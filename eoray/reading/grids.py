@@ -1,4 +1,4 @@
-"""Check before reading that the files of scenes lie on the world grid, and on each other."""
+"""Check before reading that the files of scenes lie on the cube's grid, and on each other."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eoray.errors import GridError
-from eoray.grid import misfit_px
-from eoray.sentinel2 import native_resolution_m
+from eoray.grid import Lattice, lattice_of
+from eoray.reading.window import asset_resolution_m
 
 if TYPE_CHECKING:
     from eoray.catalog.scene import BandAsset, Scene
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 _HINT = "say `cube.warp: true` to resample, or leave items out with source.query"
 
 
-def check_grids(scenes: Sequence[Scene], bands: Sequence[str], *, warp: bool) -> None:
+def check_grids(
+    scenes: Sequence[Scene], bands: Sequence[str], *, warp: bool, grid: Lattice | None = None
+) -> None:
     """Refuse scenes that could only be read by resampling, unless that is wanted.
 
     Args:
         scenes: What a plan reads.
         bands: Band ids that it reads.
         warp: Whether resampling is allowed.
+        grid: The user's grid; None for the world grid, where only scenes of a zone can misfit.
 
     Raises:
         GridError: Names the first item that does not fit, and by how much; for two items of one
@@ -32,14 +35,15 @@ def check_grids(scenes: Sequence[Scene], bands: Sequence[str], *, warp: bool) ->
         _check_extents(scene, bands)
     if warp:
         return
-    misfits = [s for s in scenes if s.zone is not None and _misfit(s, bands) is not None]
+    found = {scene: _misfit(scene, bands, grid) for scene in scenes}
+    misfits = [scene for scene, why in found.items() if why is not None]
     if not misfits:
         return
     first = misfits[0]
-    message = f"item {first.item_id}: {_misfit(first, bands)}"
+    message = f"item {first.item_id}: {found[first]}"
     for other in misfits[1:]:
         between = _between(first.asset(bands[0]), other.asset(bands[0]))
-        if between is not None and first.zone == other.zone:
+        if between is not None and first.grid_epsg == other.grid_epsg:
             dx, dy = between
             message += (
                 f"; item {other.item_id} lies {dx:g}, {dy:g} of a pixel (x, y) off it, so both "
@@ -49,16 +53,21 @@ def check_grids(scenes: Sequence[Scene], bands: Sequence[str], *, warp: bool) ->
     raise GridError(f"{message}; {_HINT}")
 
 
-def _misfit(scene: Scene, bands: Sequence[str]) -> str | None:
+def _misfit(scene: Scene, bands: Sequence[str], grid: Lattice | None) -> str | None:
     """What keeps a scene's files from being copied; None when nothing does."""
+    if grid is None and scene.zone is None:
+        return None
+    lattice = lattice_of(scene.zone or 1) if grid is None else grid
+    if scene.grid_epsg != lattice.epsg:
+        return f"its files lie in EPSG:{scene.epsg}, {lattice.label} in EPSG:{lattice.epsg}"
     for asset in (*(scene.asset(band) for band in bands), scene.extent):
-        band = asset.band
-        resolution_m = 20 if band == "SCL" else native_resolution_m(band)
-        dx, dy = misfit_px(asset.transform, resolution_m)
+        band, resolution_m = asset.band, lattice.level(asset_resolution_m(asset))
+        dx, dy = lattice.misfit_px(asset.transform, resolution_m)
         if math.isnan(dx):
-            return f"{band} has pixels of {asset.transform[0]:g} m, not {resolution_m} m"
+            size = lattice.size_text(resolution_m)
+            return f"{band} has pixels of {asset.transform[0]:g} m, not {size}"
         if (dx, dy) != (0.0, 0.0):
-            return f"{band} lies {dx:.3f}, {dy:.3f} of a pixel (x, y) off the world grid"
+            return f"{band} lies {dx:.3f}, {dy:.3f} of a pixel (x, y) off {lattice.label}"
     return None
 
 

@@ -8,7 +8,6 @@ depend on how tiles are grouped into blocks.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,10 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eoray.errors import ReadError
-from eoray.grid import TOP_M, Block, PixelWindow, Tile
+from eoray.grid import Block, Lattice, PixelWindow, Tile
 from eoray.reading.gdal import io_pool
 from eoray.reading.harmonise import Share, place_band
-from eoray.reading.window import check_congruent, read_asset
+from eoray.reading.warp import transformer
+from eoray.reading.window import (
+    asset_resolution_m,
+    check_congruent,
+    is_congruent,
+    read_asset,
+)
 from eoray.sentinel2 import FILL, Quality, Scl, native_resolution_m
 
 if TYPE_CHECKING:
@@ -58,7 +63,7 @@ class Mosaic:
     """The pixels of one datatake over a block; outside of ``frame`` there are none."""
 
     frame: PixelWindow
-    """Part of the block that the scenes' files can reach, in 20 m pixels of the zone."""
+    """Part of the block that the scenes' files can reach, in pixels of SCL."""
     scl: np.ndarray
     """Dims (y, x), uint8, 20 m, with the halo around the frame."""
     reflectance: dict[int, np.ndarray]
@@ -109,7 +114,8 @@ def read_mosaic(
             failed.append(_failure(choice, number, band, result, core == number))
     for resolution_m, values in mosaic.reflectance.items():
         # without a band of this pixel the scene classification alone tells
-        nothing = (values == FILL).all(axis=0) if len(values) else _upsample(core < 0, resolution_m)
+        factor = block.lattice.coarse // resolution_m
+        nothing = (values == FILL).all(axis=0) if len(values) else _upsample(core < 0, factor)
         mosaic.quality[resolution_m][nothing] |= np.uint8(Quality.NO_DATA)
     used = sorted({choice.scenes[n].item_id for n in np.unique(core) if n >= 0})
     return Mosaic(
@@ -140,8 +146,9 @@ def _choose(
     frame = _frame(scenes, block)
     window = frame.buffered(options.halo_px)
     shape = (window.height, window.width)
-    own = sorted((s for s in scenes if s.zone == block.zone), key=lambda s: s.item_id)
-    foreign = sorted((s for s in scenes if s.zone != block.zone), key=lambda s: s.item_id)
+    ordered = sorted(scenes, key=lambda s: s.item_id)
+    own = [s for s in ordered if block.lattice.is_home(s.grid_epsg)]
+    foreign = [s for s in ordered if not block.lattice.is_home(s.grid_epsg)]
     choice = _Choice(
         scenes=[*own, *foreign],
         block=block,
@@ -154,7 +161,7 @@ def _choose(
     )
     for scene in own:
         if not options.warp:
-            _check_grid(scene, options.bands)
+            _check_grid(scene, options.bands, block.lattice)
         _offer(choice, scene, window, options)
     if foreign and (choice.index < 0).any():
         choice.distance[choice.index >= 0] = -1.0  # a granule of the own zone keeps its pixels
@@ -165,8 +172,8 @@ def _choose(
 
 def _frame(scenes: Sequence[Scene], block: Block) -> PixelWindow:
     """Part of a block that files can reach, grown to whole inner chunks; the rest stays fill."""
-    whole = block.window(20)
-    boxes = [_file_box(scene, block.zone) for scene in scenes]
+    whole = block.window(block.lattice.coarse)
+    boxes = [_file_box(scene, block.lattice) for scene in scenes]
     edge = 64  # an inner chunk of 128 px of 10 m
     top = max(whole.row_off, min(b[0] for b in boxes) // edge * edge)
     left = max(whole.col_off, min(b[1] for b in boxes) // edge * edge)
@@ -175,42 +182,37 @@ def _frame(scenes: Sequence[Scene], block: Block) -> PixelWindow:
     return PixelWindow(top, left, max(edge, bottom - top), max(edge, right - left))
 
 
-def _file_box(scene: Scene, zone: int) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) of a scene in 20 m pixels of a zone, rounded outwards."""
+def _file_box(scene: Scene, lattice: Lattice) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) of a scene in pixels of SCL, rounded outwards."""
     asset = scene.extent
     a, _, c, _, e, f = asset.transform
     height, width = asset.shape
     bounds = (c, f + e * height, c + a * width, f)
-    if scene.zone != zone:
-        bounds = _file_to_zone(scene, zone).transform_bounds(*bounds, densify_pts=21)
-    west, south, east, north = bounds
-    slack = 0 if scene.zone == zone else 2
-    return (
-        math.floor((TOP_M - north) / 20) - slack,
-        math.floor(west / 20) - slack,
-        math.ceil((TOP_M - south) / 20) + slack,
-        math.ceil(east / 20) + slack,
-    )
+    slack = 0
+    if scene.grid_epsg != lattice.epsg:
+        bounds = _to_lattice(scene, lattice).transform_bounds(*bounds, densify_pts=21)
+        slack = 2
+        if bounds[0] > bounds[2]:  # across the antimeridian, in degrees
+            bounds = (-180.0, bounds[1], 180.0, bounds[3])
+    top, left, bottom, right = lattice.box(bounds, lattice.coarse)
+    return top - slack, left - slack, bottom + slack, right + slack
 
 
-def _file_to_zone(scene: Scene, zone: int) -> Transformer:
-    from pyproj import Transformer
-
-    epsg = scene.epsg if scene.zone is None else 32600 + scene.zone
-    return Transformer.from_crs(epsg, 32600 + zone, always_xy=True)
+def _to_lattice(scene: Scene, lattice: Lattice) -> Transformer:
+    """From the CRS that a scene's files are placed in to that of a lattice."""
+    return transformer(scene.grid_epsg, lattice.epsg)
 
 
-def _check_grid(scene: Scene, bands: Iterable[str]) -> None:
-    for band in bands:
-        check_congruent(scene, scene.asset(band), native_resolution_m(band))
-    check_congruent(scene, scene.extent, 20)
+def _check_grid(scene: Scene, bands: Iterable[str], lattice: Lattice) -> None:
+    for asset in (*(scene.asset(band) for band in bands), scene.extent):
+        check_congruent(scene, asset, lattice.level(asset_resolution_m(asset)), lattice)
 
 
 def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOptions) -> None:
     """Give a scene the pixels where it is valid and nearer than the one that holds them."""
-    asset = scene.extent
-    own = scene.zone == choice.block.zone
-    if own and not _touches(asset, window):
+    asset, lattice = scene.extent, choice.block.lattice
+    home, own = lattice.is_home(scene.grid_epsg), scene.grid_epsg == lattice.epsg
+    if own and not _extent(asset, window, lattice).any():
         return
     try:
         scl = (
@@ -221,7 +223,7 @@ def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOpti
                 asset,
                 zone=choice.block.zone,
                 window=window,
-                resolution_m=20,
+                resolution_m=lattice.coarse,
                 retries=options.retries,
                 memory=choice.memory,
             )
@@ -230,10 +232,9 @@ def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOpti
     except ReadError as error:
         if options.raise_errors:
             raise
-        if own:
-            hole = _extent(asset, window)
-        else:  # where the own zone sees, a foreign granule is not missed
-            hole = _foreign_extent(scene, window, choice.block.zone) & (choice.index < 0)
+        hole = _extent(asset, window, lattice) if own else _foreign_extent(scene, window, lattice)
+        if not home:  # where the own zone sees, a foreign granule is not missed
+            hole &= choice.index < 0
         core = _core(hole, options.halo_px)
         number = choice.scenes.index(scene)
         choice.failed.append(_failure(choice, number, asset.band, error, core))
@@ -242,51 +243,50 @@ def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOpti
     if asset.band != "SCL":
         scl = np.where(scl == asset.nodata, Scl.NO_DATA, Scl.UNCLASSIFIED).astype(np.uint8)
     valid = scl != Scl.NO_DATA
-    distance = _distance(asset, window) if own else np.zeros(scl.shape, np.float32)
+    distance = _distance(scene, window, lattice) if home else np.zeros(scl.shape, np.float32)
     better = valid & (distance < choice.distance)
     choice.index[better] = choice.scenes.index(scene)
     choice.scl[better] = scl[better]
     choice.distance[better] = distance[better]
-    choice.edge[better] = _near_nodata(valid, _extent(asset, window) if own else None)[better]
+    inside = _extent(asset, window, lattice) if own else None
+    choice.edge[better] = _near_nodata(valid, inside)[better]
 
 
-def _touches(asset: BandAsset, window: PixelWindow) -> bool:
-    return bool(_extent(asset, window).any())
-
-
-def _extent(asset: BandAsset, window: PixelWindow) -> np.ndarray:
-    """True inside the file, dims (y, x) of a 20 m window."""
+def _extent(asset: BandAsset, window: PixelWindow, lattice: Lattice) -> np.ndarray:
+    """True inside a file of the lattice's CRS, dims (y, x) of a window of SCL."""
     a, _, c, _, e, f = asset.transform
     height, width = asset.shape
-    x, y = _centres(window)
+    x, y = lattice.centres(window, lattice.coarse)
     inside_x = (x > c) & (x < c + a * width)
     inside_y = (y < f) & (y > f + e * height)
     return np.asarray(inside_y[:, None] & inside_x[None, :])
 
 
-def _foreign_extent(scene: Scene, window: PixelWindow, zone: int) -> np.ndarray:
-    """True inside the SCL of a scene of another CRS, dims (y, x) of a 20 m window."""
+def _foreign_extent(scene: Scene, window: PixelWindow, lattice: Lattice) -> np.ndarray:
+    """True inside the SCL of a scene of another CRS, dims (y, x) of a window of SCL."""
     asset = scene.extent
-    to_zone = _file_to_zone(scene, zone)
-    zone_x, zone_y = np.meshgrid(*_centres(window))
-    x, y = to_zone.transform(zone_x, zone_y, direction="INVERSE")
+    grid_x, grid_y = np.meshgrid(*lattice.centres(window, lattice.coarse))
+    x, y = _to_lattice(scene, lattice).transform(grid_x, grid_y, direction="INVERSE")
     a, _, c, _, e, f = asset.transform
     height, width = asset.shape
     return np.asarray((x > c) & (x < c + a * width) & (y < f) & (y > f + e * height))
 
 
-def _distance(asset: BandAsset, window: PixelWindow) -> np.ndarray:
+def _distance(scene: Scene, window: PixelWindow, lattice: Lattice) -> np.ndarray:
     """Squared distance of pixel centres from the file's centre, in m2, float32."""
-    a, _, c, _, e, f = asset.transform
-    height, width = asset.shape
-    x, y = _centres(window)
-    dx, dy = x - (c + a * width / 2), y - (f + e * height / 2)
+    x, y = lattice.centres(window, lattice.coarse)
+    centre_x, centre_y = _centre(scene, lattice)
+    dx, dy = x - centre_x, y - centre_y
     return (dx**2).astype(np.float32)[None, :] + (dy**2).astype(np.float32)[:, None]
 
 
-def _centres(window: PixelWindow) -> tuple[np.ndarray, np.ndarray]:
-    x = (np.arange(window.width) + window.col_off + 0.5) * 20.0
-    y = TOP_M - (np.arange(window.height) + window.row_off + 0.5) * 20.0
+def _centre(scene: Scene, lattice: Lattice) -> tuple[float, float]:
+    """(x, y) of the middle of a scene's file; of a foreign granule in its own zone."""
+    a, _, c, _, e, f = scene.extent.transform
+    height, width = scene.extent.shape
+    x, y = c + a * width / 2, f + e * height / 2
+    if lattice.is_home(scene.grid_epsg) and scene.grid_epsg != lattice.epsg:
+        x, y = _to_lattice(scene, lattice).transform(x, y)
     return x, y
 
 
@@ -317,7 +317,7 @@ def _empty(choice: _Choice, core: np.ndarray, bands: Sequence[str]) -> _Layers:
     bits[_other_granule(choice, core)] |= np.uint8(Quality.OTHER_GRANULE)
     for number, scene in enumerate(choice.scenes):
         here = core == number
-        if scene.zone != choice.block.zone:
+        if _is_resampled(scene, bands, choice.block.lattice):
             bits[here] |= np.uint8(Quality.FOREIGN_ZONE)
         if scene.clipped_at_source:
             bits[here] |= np.uint8(Quality.CLIPPED_AT_SOURCE)
@@ -325,12 +325,26 @@ def _empty(choice: _Choice, core: np.ndarray, bands: Sequence[str]) -> _Layers:
         lost = _core(choice.unread, halo) & (core < 0)
         bits[lost] |= np.uint8(Quality.FAILED_READ)
     layers = _Layers({}, {})
-    for resolution_m in (10, 20):
-        n_bands = sum(native_resolution_m(b) == resolution_m for b in bands)
-        plane = _upsample(bits, resolution_m)
+    lattice = choice.block.lattice
+    for resolution_m in lattice.levels:
+        n_bands = len(_bands_at(bands, resolution_m, lattice))
+        plane = _upsample(bits, lattice.coarse // resolution_m)
         layers.quality[resolution_m] = plane.copy()
         layers.reflectance[resolution_m] = np.full((n_bands, *plane.shape), FILL, np.int16)
     return layers
+
+
+def _is_resampled(scene: Scene, bands: Sequence[str], lattice: Lattice) -> bool:
+    """True for granules of another zone, and on a user's grid for all that are not copied."""
+    if scene.grid_epsg != lattice.epsg or lattice.overlaps:
+        return scene.grid_epsg != lattice.epsg
+    assets = (*(scene.asset(band) for band in bands), scene.extent)
+    return not all(is_congruent(asset, lattice.coarse, lattice) for asset in assets)
+
+
+def _bands_at(bands: Sequence[str], resolution_m: int, lattice: Lattice) -> list[str]:
+    """Bands that are stored at a level, in their order."""
+    return [b for b in bands if lattice.level(native_resolution_m(b)) == resolution_m]
 
 
 def _other_granule(choice: _Choice, core: np.ndarray) -> np.ndarray:
@@ -347,12 +361,10 @@ def _other_granule(choice: _Choice, core: np.ndarray) -> np.ndarray:
 
 
 def _tile_distance(scene: Scene, tile: Tile) -> tuple[float, str]:
-    asset = scene.extent
     x0, y0, x1, y1 = tile.bounds
-    a, _, c, _, e, f = asset.transform
-    dx = c + a * asset.shape[1] / 2 - (x0 + x1) / 2
-    dy = f + e * asset.shape[0] / 2 - (y0 + y1) / 2
-    far = 0.0 if scene.zone == tile.zone else 1e18
+    x, y = _centre(scene, tile.lattice)
+    dx, dy = x - (x0 + x1) / 2, y - (y0 + y1) / 2
+    far = 0.0 if tile.lattice.is_home(scene.grid_epsg) else 1e18
     return far + dx * dx + dy * dy, scene.item_id
 
 
@@ -361,7 +373,7 @@ def _tile_slices(block: Block, frame: PixelWindow) -> Iterable[tuple[Tile, slice
     for i in range(block.n_rows):
         for j in range(block.n_cols):
             tile = Tile(block.zone, block.row + i, block.col + j)
-            window = tile.window(20)
+            window = tile.window(block.lattice.coarse)
             rows = _overlap(window.row_off, window.height, frame.row_off, frame.height)
             cols = _overlap(window.col_off, window.width, frame.col_off, frame.width)
             if rows.start < rows.stop and cols.start < cols.stop:
@@ -379,8 +391,9 @@ def _reader(
 
     def read(job: tuple[int, str]) -> tuple[np.ndarray, tuple[slice, slice]] | ReadError:
         number, band = job
-        scene, resolution_m = choice.scenes[number], native_resolution_m(band)
-        factor = 20 // resolution_m
+        scene, lattice = choice.scenes[number], choice.block.lattice
+        resolution_m = lattice.level(native_resolution_m(band))
+        factor = lattice.coarse // resolution_m
         rows, cols = (slice(s.start * factor, s.stop * factor) for s in boxes[number])
         window = PixelWindow(
             choice.frame.row_off * factor + rows.start,
@@ -417,14 +430,16 @@ def _place(
     bands: Sequence[str],
 ) -> None:
     """Put one band of one scene where the scene was chosen."""
-    resolution_m = native_resolution_m(band)
+    lattice = choice.block.lattice
+    resolution_m = lattice.level(native_resolution_m(band))
+    factor = lattice.coarse // resolution_m
     quality = layers.quality[resolution_m]
     if isinstance(result, ReadError):
-        quality[_upsample(core == number, resolution_m)] |= np.uint8(Quality.FAILED_READ)
+        quality[_upsample(core == number, factor)] |= np.uint8(Quality.FAILED_READ)
         return
     dn, (rows, cols) = result
-    position = [b for b in bands if native_resolution_m(b) == resolution_m].index(band)
-    share = Share(core, number, 20 // resolution_m)
+    position = _bands_at(bands, resolution_m, lattice).index(band)
+    share = Share(core, number, factor)
     offset = choice.scenes[number].dn_offset
     target = layers.reflectance[resolution_m][position]
     place_band(dn, offset, share, (rows.start, cols.start), target, quality)
@@ -445,10 +460,8 @@ def _core(values: np.ndarray, halo: int) -> np.ndarray:
     return values[halo : values.shape[0] - halo, halo : values.shape[1] - halo]
 
 
-def _upsample(values: np.ndarray, resolution_m: int) -> np.ndarray:
-    if resolution_m == 20:
-        return values
-    return values.repeat(2, axis=0).repeat(2, axis=1)
+def _upsample(values: np.ndarray, factor: int) -> np.ndarray:
+    return values if factor == 1 else values.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _bounding_box(where: np.ndarray) -> tuple[slice, slice]:

@@ -1,6 +1,6 @@
-"""Resample a file onto the lattice of a zone: bilinear over valid pixels, or nearest.
+"""Resample a file onto a lattice: bilinear over valid pixels, or nearest.
 
-Coordinates are transformed on nodes 32 px apart, anchored to the zone, and interpolated between
+Coordinates are transformed on nodes 32 px apart, anchored to the lattice, and interpolated between
 them; the result of a pixel depends neither on the window that asks for it nor on its neighbours'.
 GDAL's warper gives the same values to 1 DN and takes ten times as long, because it transforms
 and cuts anew for every band and date.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numba
 import numpy as np
 
-from eoray.grid import TOP_M, Affine6, PixelWindow
+from eoray.grid import Affine6, PixelWindow, Zone, lattice_of
 
 if TYPE_CHECKING:
     from pyproj import Transformer
@@ -58,7 +58,7 @@ def warp(
     *,
     transform: Affine6,
     epsg: int,
-    zone: int,
+    zone: Zone,
     window: PixelWindow,
     resolution_m: int,
     nodata: int,
@@ -70,9 +70,9 @@ def warp(
         file: Where pixels are read from, once, and only those that the window needs.
         transform: Affine of the file, north up.
         epsg: CRS of ``transform``.
-        zone: UTM zone of the window.
-        window: Pixels of the zone at ``resolution_m``.
-        resolution_m: 10 or 20; not coarser than the file's pixel.
+        zone: Zone of the window, or the user's grid.
+        window: Pixels of it at ``resolution_m``.
+        resolution_m: 10 or 20, or the level of the grid; not coarser than the file's pixel.
         nodata: Marks missing pixels, in the file and in the answer.
         nearest: Take the pixel that holds the centre; else bilinear, where that pixel is
             valid, with the weights of missing neighbours given to the others.
@@ -106,26 +106,29 @@ def _reach(places: np.ndarray, size: int) -> slice:
 
 @lru_cache(maxsize=512)
 def _nodes(
-    transform: Affine6, epsg: int, zone: int, window: PixelWindow, resolution_m: int
+    transform: Affine6, epsg: int, zone: Zone, window: PixelWindow, resolution_m: int
 ) -> _Nodes:
     """Transform the nodes that enclose a window; the same for all bands and dates of a granule."""
     a, _, c, _, e, f = transform
     row0, col0 = window.row_off // NODE_PX * NODE_PX, window.col_off // NODE_PX * NODE_PX
     n_rows = -(-(window.row_off + window.height - row0) // NODE_PX) + 1
     n_cols = -(-(window.col_off + window.width - col0) // NODE_PX) + 1
-    x = (np.arange(n_cols) * NODE_PX + col0 + 0.5) * resolution_m
-    y = TOP_M - (np.arange(n_rows) * NODE_PX + row0 + 0.5) * resolution_m
+    lattice = lattice_of(zone)
+    pixel = lattice.pixel(resolution_m)
+    x = lattice.x + (np.arange(n_cols) * NODE_PX + col0 + 0.5) * pixel
+    y = lattice.y - (np.arange(n_rows) * NODE_PX + row0 + 0.5) * pixel
     grid_x, grid_y = np.meshgrid(x, y)
-    if epsg != 32600 + zone:
-        grid_x, grid_y = _transformer(zone, epsg).transform(grid_x, grid_y)
+    if epsg != lattice.epsg:
+        grid_x, grid_y = transformer(lattice.epsg, epsg).transform(grid_x, grid_y)
     return _Nodes(row0, col0, (grid_y - f) / e, (grid_x - c) / a)
 
 
 @lru_cache(maxsize=64)
-def _transformer(zone: int, epsg: int) -> Transformer:
+def transformer(source: int, target: int) -> Transformer:
+    """Between two CRS by their EPSG codes, always x before y."""
     from pyproj import Transformer
 
-    return Transformer.from_crs(32600 + zone, epsg, always_xy=True)
+    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def warm_up() -> None:

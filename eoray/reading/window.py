@@ -1,4 +1,4 @@
-"""Read one asset over a window of the world lattice: copied where grids agree, else warped."""
+"""Read one asset over a window of a lattice: copied where grids agree, else warped."""
 
 from __future__ import annotations
 
@@ -10,34 +10,52 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eoray.errors import GridError, ReadError
-from eoray.grid import PixelWindow, misfit_px, zone_of_epsg
+from eoray.grid import PixelWindow, Zone, lattice_of, relabel_south
 from eoray.reading.cog import BlockMemory, CogFile, forget_header
 from eoray.reading.gdal import GdalFile, warp_by_gdal
 from eoray.reading.ranges import UnsupportedFileError
 from eoray.reading.warp import can_warp, warp
+from eoray.sentinel2 import native_resolution_m
 
 if TYPE_CHECKING:
     from eoray.catalog.scene import BandAsset, Scene
 
 
-def is_congruent(asset: BandAsset, resolution_m: int) -> bool:
-    """Tell whether an asset's pixels are pixels of the world lattice (southern relabelled)."""
-    return misfit_px(asset.transform, resolution_m) == (0.0, 0.0)
+def asset_resolution_m(asset: BandAsset) -> int:
+    """Native pixel of a band; SCL has that of 20 m."""
+    return 20 if asset.band == "SCL" else native_resolution_m(asset.band)
 
 
-def check_congruent(scene: Scene, asset: BandAsset, resolution_m: int) -> None:
+def is_congruent(asset: BandAsset, resolution_m: int, zone: Zone = 1) -> bool:
+    """Tell whether an asset's pixels are pixels of a lattice of its CRS (southern relabelled)."""
+    return lattice_of(zone).misfit_px(asset.transform, resolution_m) == (0.0, 0.0)
+
+
+def check_congruent(
+    scene: Scene, asset: BandAsset, resolution_m: int, zone: Zone | None = None
+) -> None:
     """Refuse a file that would have to be resampled.
 
+    Args:
+        scene: The item, named in errors.
+        asset: One of its files.
+        resolution_m: Level of the lattice that it would be copied to.
+        zone: The lattice; None for the world grid.
+
     Raises:
-        GridError: Names the pixel sizes or the part of a pixel by which the grids differ.
+        GridError: Names the CRSs, the pixel sizes or the part of a pixel by which grids differ.
     """
-    dx, dy = misfit_px(asset.transform, resolution_m)
-    if (dx, dy) == (0.0, 0.0):
+    lattice = lattice_of(scene.zone or 1 if zone is None else zone)
+    dx, dy = lattice.misfit_px(asset.transform, resolution_m)
+    if scene.grid_epsg != lattice.epsg and zone is not None:
+        what = f"lies in EPSG:{scene.epsg}, not in the EPSG:{lattice.epsg} of {lattice.label}"
+    elif (dx, dy) == (0.0, 0.0):
         return
-    if math.isnan(dx):
-        what = f"has pixels of {asset.transform[0]:g} m, not the {resolution_m} m of the world grid"
+    elif math.isnan(dx):
+        size = lattice.size_text(resolution_m)
+        what = f"has pixels of {asset.transform[0]:g} m, not the {size} of {lattice.label}"
     else:
-        what = f"lies {dx:.3f}, {dy:.3f} of a pixel (x, y) off the world grid"
+        what = f"lies {dx:.3f}, {dy:.3f} of a pixel (x, y) off {lattice.label}"
     raise GridError(
         f"{asset.band} of item {scene.item_id} {what}; say `cube.warp: true` to resample it, or "
         "leave the item out with source.query"
@@ -48,7 +66,7 @@ def read_asset(
     scene: Scene,
     asset: BandAsset,
     *,
-    zone: int,
+    zone: Zone,
     window: PixelWindow,
     resolution_m: int,
     retries: int = 2,
@@ -62,7 +80,7 @@ def read_asset(
         asset: Band or SCL of the scene.
         zone: Zone of the window.
         window: Pixels of the zone at ``resolution_m``.
-        resolution_m: 10 or 20.
+        resolution_m: 10 or 20, or the level of a user's grid.
         retries: Further attempts after a failed one.
         memory: Keeps decoded tiles for the strip below.
         wait: Called with seconds between attempts.
@@ -74,7 +92,8 @@ def read_asset(
     Raises:
         ReadError: Every attempt failed, or the file is not what the item says.
     """
-    copied = scene.zone == zone and is_congruent(asset, resolution_m)
+    same = scene.grid_epsg == lattice_of(zone).epsg
+    copied = same and is_congruent(asset, resolution_m, zone)
     for attempt in range(retries + 1):
         try:
             if copied:
@@ -105,21 +124,24 @@ def _read_errors() -> tuple[type[BaseException], ...]:
     return (RasterioError, OSError, _MismatchError)
 
 
-def file_offset(asset: BandAsset, window: PixelWindow, resolution_m: int) -> tuple[int, int]:
+def file_offset(
+    asset: BandAsset, window: PixelWindow, resolution_m: int, zone: Zone = 1
+) -> tuple[int, int]:
     """(row, col) of a congruent file's first pixel within a window; may be negative."""
-    origin = window.transform(resolution_m)
-    col = round((asset.transform[2] - origin.c) / resolution_m)
-    row = round((origin.f - asset.transform[5]) / resolution_m)
+    lattice = lattice_of(zone)
+    pixel, origin = lattice.pixel(resolution_m), lattice.affine(window, resolution_m)
+    col = round((asset.transform[2] - origin.c) / pixel)
+    row = round((origin.f - asset.transform[5]) / pixel)
     return row, col
 
 
-_Method = Callable[["BandAsset", CogFile | GdalFile, int, PixelWindow, int], np.ndarray]
+_Method = Callable[["BandAsset", CogFile | GdalFile, Zone, PixelWindow, int], np.ndarray]
 
 
 def _read(
     method: _Method,
     asset: BandAsset,
-    zone: int,
+    zone: Zone,
     window: PixelWindow,
     resolution_m: int,
     memory: BlockMemory | None,
@@ -137,12 +159,12 @@ def _read(
 def _copy(
     asset: BandAsset,
     file: CogFile | GdalFile,
-    zone: int,
+    zone: Zone,
     window: PixelWindow,
     resolution_m: int,
 ) -> np.ndarray:
     _check_header(file, asset, zone)
-    row, col = file_offset(asset, window, resolution_m)
+    row, col = file_offset(asset, window, resolution_m, zone)
     height, width = asset.shape
     r0, r1 = max(0, row), min(window.height, row + height)
     c0, c1 = max(0, col), min(window.width, col + width)
@@ -157,7 +179,7 @@ def _copy(
 def _warp(
     asset: BandAsset,
     file: CogFile | GdalFile,
-    zone: int,
+    zone: Zone,
     window: PixelWindow,
     resolution_m: int,
 ) -> np.ndarray:
@@ -175,21 +197,23 @@ def _warp(
     )
 
 
-def _check_header(file: CogFile | GdalFile, asset: BandAsset, zone: int) -> None:
+def _check_header(file: CogFile | GdalFile, asset: BandAsset, zone: Zone) -> None:
     """A header that contradicts the item would shift every pixel silently."""
     if file.shape != tuple(asset.shape):
         raise _MismatchError(f"the file has shape {file.shape}, its item says {tuple(asset.shape)}")
     actual, stated, epsg = file.transform, asset.transform, file.epsg
-    if epsg is not None and zone_of_epsg(epsg) != zone:
-        raise _MismatchError(f"the file lies in EPSG:{epsg}, its item says UTM zone {zone}")
-    south = 10_000_000 if _is_south(epsg) else 0
-    shifted = (*actual[:5], actual[5] - south)
-    if not np.allclose(shifted, stated, rtol=0, atol=1e-6):
-        raise _MismatchError(f"the file's transform is {actual}, its item says {stated}")
+    if epsg is not None:
+        epsg, actual = relabel_south(epsg, actual)
+        if epsg != lattice_of(zone).epsg:
+            raise _MismatchError(f"the file lies in EPSG:{file.epsg}, its item says {_named(zone)}")
+    # 1e-6 m, and as little of a pixel where the unit is a degree
+    if not np.allclose(actual, stated, rtol=0, atol=min(1e-6, stated[0] * 1e-6)):
+        raise _MismatchError(f"the file's transform is {file.transform}, its item says {stated}")
 
 
-def _is_south(epsg: int | None) -> bool:
-    return epsg is not None and 32701 <= epsg <= 32760
+def _named(zone: Zone) -> str:
+    lattice = lattice_of(zone)
+    return f"UTM zone {zone}" if lattice.overlaps else f"EPSG:{lattice.epsg}"
 
 
 def _reason(error: BaseException) -> str:

@@ -64,9 +64,11 @@ class InputSummary:
     n_dates: int
     """Datatakes, over all zones."""
     n_tiles: int
-    """World-grid tiles of the cube."""
+    """Tiles of the cube."""
     area_m2: float
     """True ground area of the owned pixels of those tiles."""
+    tile_km: float = 10.24
+    """Edge of a tile."""
     bytes_read: int = 0
     bands: tuple[str, ...] = ()
     lineage: tuple[LineageRow, ...] = ()

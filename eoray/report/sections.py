@@ -43,7 +43,7 @@ def headline(data: ReportData) -> list[tuple[str, str, str]]:
         (
             "Area",
             figures.area(source.area_m2),
-            f"{figures.count(source.n_tiles, 'tile')} of 10.24 km",
+            f"{figures.count(source.n_tiles, 'tile')} of {source.tile_km:g} km",
         ),
         ("Scenes", f"{source.n_scenes:,}", f"{source.n_dates:,} dates (satellite passes)"),
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eoray.errors import StoreError
-from eoray.grid import TILE_M, Tile, owner_mask
+from eoray.grid import Tile, Zone, owner_mask
 from eoray.publish.groups import TileGroup, group_tiles
 from eoray.publish.maps import finished_tiles, last_break
 from eoray.report.data import ReportView
@@ -122,7 +122,8 @@ def _view(
             _paste(layers, "monitored", group, pixel_m, place, monitored, fill=False)
         if request.scenes:
             clear = _count_clear(reader, request.scenes, tile, years)
-            _paste(layers, "clear", group, pixel_m, place, _thin(clear, 20, pixel_m), np.nan)
+            thin = _thin(clear, tile.lattice.coarse, pixel_m)
+            _paste(layers, "clear", group, pixel_m, place, thin, np.nan)
     cropped = _crop(layers)
     return None if cropped is None else _assemble(cropped, group, pixel_m, label)
 
@@ -130,13 +131,12 @@ def _view(
 def _assemble(
     layers: Mapping[str, np.ndarray], group: TileGroup, pixel_m: int, label: str
 ) -> ReportView:
-    half = "south" if group.tiles[0].is_south else "north"
     probability = None
     if "probability" in layers:
         stored = layers["probability"]
         probability = np.where(stored == 255, np.nan, stored * np.float32(0.005)).astype("f4")
     return ReportView(
-        title=f"UTM zone {group.zone} {half}, from tile {group.id}",
+        title=f"{_name_of(group)}, from tile {group.id}",
         pixel_m=float(pixel_m),
         true_color=layers.get("true_color"),
         true_color_label=label,
@@ -148,18 +148,26 @@ def _assemble(
     )
 
 
+def _name_of(group: TileGroup) -> str:
+    tile = group.tiles[0]
+    if not tile.lattice.overlaps:
+        return tile.lattice.label
+    return f"UTM zone {group.zone} {'south' if tile.is_south else 'north'}"
+
+
 def _pixel_of(group: TileGroup) -> int:
-    window = group.window(10)
-    pixel_m = 10
-    while max(window.height, window.width) * 10 / pixel_m > MAX_PX:
+    window = group.window(group.pixel_m)
+    pixel_m = group.pixel_m
+    while max(window.height, window.width) * group.pixel_m / pixel_m > MAX_PX:
         pixel_m *= 2
     return pixel_m
 
 
 def _place(group: TileGroup, tile: Tile, pixel_m: int) -> tuple[slice, slice]:
-    window, px = group.window(10), TILE_M // pixel_m
-    row = (tile.row * 1024 - window.row_off) * 10 // pixel_m
-    col = (tile.col * 1024 - window.col_off) * 10 // pixel_m
+    fine, px = group.pixel_m, tile.lattice.px(pixel_m)
+    window, whole = group.window(fine), tile.window(fine)
+    row = (whole.row_off - window.row_off) * fine // pixel_m
+    col = (whole.col_off - window.col_off) * fine // pixel_m
     return slice(row, row + px), slice(col, col + px)
 
 
@@ -173,8 +181,8 @@ def _paste(
     fill: float,
 ) -> None:
     if name not in layers:
-        window = group.window(10)
-        shape = (window.height * 10 // pixel_m, window.width * 10 // pixel_m)
+        window, fine = group.window(group.pixel_m), group.pixel_m
+        shape = (window.height * fine // pixel_m, window.width * fine // pixel_m)
         layers[name] = np.full((*values.shape[:-2], *shape), fill, values.dtype)
     layers[name][(..., *place)] = values
 
@@ -206,7 +214,7 @@ def _stored(
     )
 
 
-def _last(reader: CubeReader, product: str, zone: int) -> int:
+def _last(reader: CubeReader, product: str, zone: Zone) -> int:
     return int(reader.entries(product, zone).index[-1])
 
 
@@ -225,11 +233,11 @@ def _composite(
         product,
         tile.zone,
         bands=("B04", "B03", "B02"),
-        window=tile.window(10),
-        resolution_m=10,
+        window=tile.window(tile.lattice.levels[0]),
+        resolution_m=tile.lattice.levels[0],
         index=[int(table.index[keys.index(key)])],
     )[0]
-    return _thin(values, 10, pixel_m), f"{product}, {key}"
+    return _thin(values, tile.lattice.levels[0], pixel_m), f"{product}, {key}"
 
 
 def _change(
@@ -251,10 +259,11 @@ def _change(
 
 
 def _count_clear(reader: CubeReader, product: str, tile: Tile, years: _YearCounts) -> np.ndarray:
-    """Mean clear observations a year, dims (y, x) at 20 m, float32; NaN where never clear."""
+    """Mean clear observations a year, dims (y, x) of SCL, float32; NaN where never clear."""
     table = reader.entries(product, tile.zone)
     year_of = table.time.astype("datetime64[Y]").astype(int) + 1970
-    window = tile.window(20)
+    level = tile.lattice.coarse
+    window = tile.window(level)
     by_year = {}
     for year in np.unique(year_of):
         positions = table.index[year_of == year]
@@ -263,13 +272,13 @@ def _count_clear(reader: CubeReader, product: str, tile: Tile, years: _YearCount
             counts += reader.read_clear(
                 tile.zone,
                 window=window,
-                resolution_m=20,
+                resolution_m=level,
                 index=positions[start : start + DATES_AT_ONCE],
                 product=product,
             ).sum(axis=0, dtype="u2")
         by_year[int(year)] = counts
     total = np.sum(list(by_year.values()), axis=0, dtype="f4")
-    seen = (total > 0) & owner_mask(tile, 20)
+    seen = (total > 0) & owner_mask(tile, level)
     for year, counts in by_year.items():
         years.add(year, counts[seen])
     return np.where(total > 0, total / max(len(by_year), 1), np.nan).astype("f4")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from eoray import storage
 from eoray.config import resolve_path
 from eoray.errors import ConfigError, EorayError
-from eoray.grid import Tile, box_lonlat, tiles_of_geometry
+from eoray.grid import Lattice, Tile, box_lonlat, tiles_of_geometry
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -25,26 +25,27 @@ class Aoi:
     tiles: tuple[Tile, ...]
 
 
-def resolve_aoi(aoi: str | Sequence[float | str], folder: Path) -> Aoi:
+def resolve_aoi(aoi: str | Sequence[float | str], folder: Path, grid: Lattice | None = None) -> Aoi:
     """Turn the run file's ``aoi`` into a geometry and tiles.
 
     Args:
         aoi: Path of a vector file, [west, south, east, north] in degrees (west > east crosses
             the antimeridian), or tile ids.
         folder: Where relative paths start.
+        grid: The user's grid; None for the world grid, which alone has tile ids.
 
     Raises:
-        ConfigError: Empty, out of range, unreadable, or no tile id.
+        ConfigError: Empty, out of range, beyond the grid, unreadable, or no tile id.
     """
     if isinstance(aoi, str):
         geometry = _read(resolve_path(aoi, folder))
-        return Aoi(geometry, tuple(tiles_of_geometry(geometry)))
+        return Aoi(geometry, tuple(tiles_of_geometry(geometry, grid)))
     values = list(aoi)
     if values and all(isinstance(value, str) for value in values):
         tiles = tuple(sorted({Tile.from_id(str(value)) for value in values}))
         return Aoi(_outline(tiles), tiles)
     geometry = _box([float(value) for value in values])
-    return Aoi(geometry, tuple(tiles_of_geometry(geometry)))
+    return Aoi(geometry, tuple(tiles_of_geometry(geometry, grid)))
 
 
 def _box(values: list[float]) -> BaseGeometry:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eoray import storage
+from eoray.config.agree import unable_on_own_grid
 from eoray.cube.scenes import scene_product
 from eoray.cube.store import check_product, open_repository, read_root
 from eoray.errors import ConfigError
@@ -21,6 +22,9 @@ def check_stages(context: StageContext, stages: Sequence[str]) -> None:
     Raises:
         EorayError: The first thing that would stop a stage.
     """
+    unable = unable_on_own_grid(stages) if context.config.cube.own_grid is not None else None
+    if unable is not None:
+        raise ConfigError(f"{unable}; leave it out, or say cube.grid: world")
     exists = storage.exists(storage.join(context.paths.repository, "repo"))
     if "cube" not in stages and not exists:
         raise ConfigError(

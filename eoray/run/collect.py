@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eoray import storage
+from eoray.cube.layout import group_path
 from eoray.errors import StoreError
-from eoray.grid import owner_mask, pixel_area_m2
+from eoray.grid import TILE_M, owner_mask, pixel_area_m2
 from eoray.publish.legend import legend_of
 from eoray.report import figures
 from eoray.report.data import (
@@ -68,7 +69,7 @@ def collect_report(context: StageContext, record: Mapping[str, Any]) -> ReportDa
     legend: Sequence[Any] = ()
     if product is not None:
         zone = reader.zones(product)[0]
-        legend = legend_of(dict(reader.root[f"{product}/z{zone:02d}/10m/class"].attrs))
+        legend = legend_of(dict(reader.root[f"{group_path(product, zone, 10)}/class"].attrs))
     measured = record.get(LABEL, {})
     days = config.days
     return ReportData(
@@ -97,7 +98,8 @@ def _place(reader: CubeReader) -> str:
     tiles = reader.tiles("s2")
     zones = ", ".join(f"{z}" for z in sorted({t.zone for t in tiles}))
     named = ", ".join(t.id for t in tiles[:4]) + (" ..." if len(tiles) > 4 else "")
-    return f"{figures.count(len(tiles), 'tile')} in UTM zone {zones} ({named})"
+    where = f"UTM zone {zones}" if not tiles or tiles[0].lattice.overlaps else f"grid {zones}"
+    return f"{figures.count(len(tiles), 'tile')} in {where} ({named})"
 
 
 def _summer(reader: CubeReader, composite: str | None) -> str | None:
@@ -132,7 +134,8 @@ def _input(
         n_scenes=int(plan.get("scenes", 0)),
         n_dates=len(dates),
         n_tiles=len(tiles),
-        area_m2=sum(_owned_m2(tile, 20) for tile in tiles),
+        tile_km=max((tile.lattice.edge_m for tile in tiles), default=TILE_M) / 1000,
+        area_m2=sum(_owned_m2(tile, tile.lattice.coarse) for tile in tiles),
         bytes_read=int(plan.get("bytes", 0)),
         bands=tuple(reader.attrs("s2")["bands"]),
         lineage=_lineage(reader),

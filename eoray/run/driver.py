@@ -19,7 +19,7 @@ from eoray.cube.ledger import Ledger, write_receipts
 from eoray.cube.write import RowReceipt, Worker, WriteTask
 from eoray.errors import ConflictError, EorayError, StoreError
 from eoray.execute import Executor, run_tasks
-from eoray.grid import Tile
+from eoray.grid import Tile, Zone
 from eoray.log import get_logger
 from eoray.run.meters import StageMeter
 
@@ -43,7 +43,7 @@ class StagePlan:
 
     name: str
     spec: ProductSpec
-    entries: Mapping[int, Sequence[TimeEntry]]
+    entries: Mapping[Zone, Sequence[TimeEntry]]
     """Time entries by zone."""
     rows: Sequence[Any]
     """Each with ``key, entry, tiles, sources`` and ``only(tiles)``."""
@@ -171,7 +171,7 @@ class Driver:
             if pending:
                 self._commit_wave(plan, pending, report, meter)
 
-    def _positions(self, plan: StagePlan) -> dict[tuple[int, str], int]:
+    def _positions(self, plan: StagePlan) -> dict[tuple[Zone, str], int]:
         root = self._read_root()
         return {
             (zone, key): index

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from eoray.grid import Block
+from eoray.grid import Block, Bounds
 
 if TYPE_CHECKING:
     from eoray.catalog.scene import BandAsset, Scene
@@ -83,7 +84,7 @@ def estimate_reads(
         for scene in row.scenes:
             for asset in (a for a in scene.assets if a.band in (*bands, "SCL")):
                 band = asset.band
-                area = _overlap_px(asset, row.block)
+                area = _overlap_px(asset, _bounds_for(scene, row.block))
                 if area == 0:
                     continue
                 requests += 1 + max(1, round(area / _INTERNAL_PX**2))
@@ -93,11 +94,27 @@ def estimate_reads(
     return requests, round(size), seconds / 60
 
 
-def _overlap_px(asset: BandAsset, block: Block) -> float:
-    """Pixels of a file inside a block; a file of another zone counts as half of it."""
+def _bounds_for(scene: Scene, block: Block) -> Bounds:
+    """Bounds of a block in the CRS of a scene; a granule of another zone is taken for its own."""
+    lattice = block.lattice
+    if scene.grid_epsg == lattice.epsg or not lattice.is_home(scene.grid_epsg):
+        return block.bounds
+    return _transformed(lattice.epsg, scene.grid_epsg, block.bounds)
+
+
+@lru_cache(maxsize=1024)
+def _transformed(source: int, target: int, bounds: Bounds) -> Bounds:
+    from eoray.reading.warp import transformer
+
+    x0, y0, x1, y1 = transformer(source, target).transform_bounds(*bounds, densify_pts=21)
+    return x0, y0, x1, y1
+
+
+def _overlap_px(asset: BandAsset, bounds: Bounds) -> float:
+    """Pixels of a file inside bounds of its CRS."""
     a, _, c, _, e, f = asset.transform
     height, width = asset.shape
-    x0, y0, x1, y1 = block.bounds
+    x0, y0, x1, y1 = bounds
     across = min(x1, c + a * width) - max(x0, c)
     down = min(y1, f) - max(y0, f + e * height)
     if across <= 0 or down <= 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from eoray.errors import ConfigError
+from eoray.grid import Zone
 from eoray.run.driver import StagePlan
 from eoray.run.sources import DigestLines, SourcedWorker, with_sources
 from eoray.run.stages import StageContext, composite_recipe, outcome_of
@@ -140,7 +141,7 @@ def run_predict(context: StageContext) -> dict[str, Any]:
     return outcome_of(report, context.paths.repository)
 
 
-def _stored_keys(reader: Any, product: str, zone: int) -> dict[int, str]:
+def _stored_keys(reader: Any, product: str, zone: Zone) -> dict[int, str]:
     table = reader.entries(product, zone)
     return {int(i): str(key) for i, key in zip(table.index, table.key, strict=True)}
 

@@ -10,6 +10,7 @@ from eoray import storage
 from eoray.cube.mask import MaskRecipe, clear_classes
 from eoray.cube.scenes import CubeRecipe, SceneRow, plan_scenes
 from eoray.errors import CatalogError
+from eoray.grid import Zone
 from eoray.reading.grids import check_grids
 from eoray.run.aoi import Aoi, resolve_aoi
 from eoray.sentinel2 import resolve_bands
@@ -35,7 +36,7 @@ class CubePlan:
     resolution: Resolution
     lineage: LineageReport
     recipe: CubeRecipe
-    entries: dict[int, list[TimeEntry]]
+    entries: dict[Zone, list[TimeEntry]]
     rows: list[SceneRow]
 
     @property
@@ -61,7 +62,8 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
     from eoray.catalog.snapshot import hash_items, write_snapshot
 
     config, snapshot_url = run.config, run.paths.snapshot
-    aoi = resolve_aoi(config.aoi, run.folder)
+    grid = config.cube.own_grid
+    aoi = resolve_aoi(config.aoi, run.folder, grid)
     days = DateRange.parse(config.time)
     bands = resolve_bands(config.cube.bands)
     items, known_hash = _items(run, aoi, days)
@@ -74,7 +76,7 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
         errors="record",
         require_scl=config.cube.mask.method == "scl",
     )
-    check_grids(resolution.scenes, bands, warp=config.cube.warp)
+    check_grids(resolution.scenes, bands, warp=config.cube.warp, grid=grid)
     entries, rows = plan_scenes(resolution.scenes, aoi.tiles)
     if not rows:
         raise CatalogError(
@@ -104,6 +106,7 @@ def cube_recipe(config: RunConfig, bands: Sequence[str]) -> CubeRecipe:
         lineage=_lineage_parameters(config),
         collection=config.source.collection,
         warp=config.cube.warp,
+        grid=config.cube.own_grid,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eoray import storage
+from eoray.cube.layout import group_path
 from eoray.run.record import read_record, versions
 from eoray.run.stages import StageContext
 
@@ -136,7 +137,7 @@ def _card(context: StageContext, product: str | None) -> Any:
     legend: tuple[Any, ...] = ()
     if product is not None:
         zone = reader.zones(product)[0]
-        legend = legend_of(dict(reader.root[f"{product}/z{zone:02d}/10m/class"].attrs))
+        legend = legend_of(dict(reader.root[f"{group_path(product, zone, 10)}/class"].attrs))
     lineage = config.source.lineage
     return CollectionCard(
         id=config.name,

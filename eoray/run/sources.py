@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from eoray.cube.layout import TileResult
 from eoray.errors import GridError
-from eoray.grid import ZONE_COLS, ZONE_ROWS, Tile
+from eoray.grid import Tile, Zone
 
 if TYPE_CHECKING:
     from eoray.cube.ledger import Ledger
@@ -84,7 +84,7 @@ class DigestLines:
             product: What the rows read.
             neighbours: Whether the eight tiles around count too (a halo is read).
         """
-        self._ledgers: dict[int, Ledger] = {
+        self._ledgers: dict[Zone, Ledger] = {
             zone: reader.ledger(product, zone) for zone in reader.zones(product)
         }
         self._product = product
@@ -108,5 +108,5 @@ class DigestLines:
         for i in self._reach:
             for j in self._reach:
                 row, col = tile.row + i, tile.col + j
-                if 0 <= row < ZONE_ROWS and 0 <= col < ZONE_COLS:
+                if 0 <= row < tile.lattice.n_rows and 0 <= col < tile.lattice.n_cols:
                     yield Tile(tile.zone, row, col)

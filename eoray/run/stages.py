@@ -81,7 +81,7 @@ class StageContext:
 
     def aoi_tiles(self, product: str) -> list[Tile]:
         """Tiles of the run's place that a product holds."""
-        place = resolve_aoi(self.config.aoi, self.run.folder)
+        place = resolve_aoi(self.config.aoi, self.run.folder, self.config.cube.own_grid)
         return sorted(set(place.tiles) & set(self.reader().tiles(product)))
 
 

@@ -33,7 +33,7 @@ def box(x: float, y: float, width: float, height: float) -> shapely.Polygon:
 
 
 def polygon(number: int, shape: Any, class_id: int = 1) -> Polygon:
-    return Polygon(number, TILE.zone, class_id, shapely.to_wkb(shape))
+    return Polygon(number, TILE.utm_zone, class_id, shapely.to_wkb(shape))
 
 
 def write(path: Path, shapes: list[Any], classes: list[Any], crs: Any = "EPSG:32632") -> Path:

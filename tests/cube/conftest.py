@@ -21,6 +21,7 @@ from eoray.cube.layout import (
     TileResult,
     TimeEntry,
     tile_px,
+    zones_of,
 )
 from eoray.cube.ledger import write_receipts
 from eoray.cube.read import CubeReader, CubeSource
@@ -70,7 +71,7 @@ class Store:
     def task(self, worker: Callable[[Any], Any]) -> WriteTask:
         session = self.repository.writable_session(store.BRANCH)
         root: Any = zarr.open_group(session.store, mode="r")
-        zones = [int(name[1:]) for name, _ in root[self.spec.name].groups()]
+        zones = zones_of(root[self.spec.name])
         positions = {
             (zone, key): i
             for zone in zones

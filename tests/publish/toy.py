@@ -82,7 +82,7 @@ COMPOSITE = ProductSpec(
 
 def map_arrays(tile: Tile) -> dict[str, np.ndarray]:
     """Fields of 7 px in three classes, with an unmapped corner."""
-    rng = np.random.default_rng([tile.zone, tile.row, tile.col])
+    rng = np.random.default_rng([tile.utm_zone, tile.row, tile.col])
     fields = rng.integers(1, 4, (150, 150), dtype="u1").repeat(7, 0).repeat(7, 1)[:1024, :1024]
     fields[:100, :100] = 0
     probability = np.where(fields, 120 + 20 * fields, 255).astype("u1")

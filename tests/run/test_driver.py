@@ -22,7 +22,7 @@ from eoray.cube.layout import DONE, ArraySpec, GroupSpec, ProductSpec, TileResul
 from eoray.cube.read import CubeReader, CubeSource
 from eoray.errors import ConflictError, EorayError, ReadError, StoreError
 from eoray.execute import Executor, ExecutorName
-from eoray.grid import Tile
+from eoray.grid import Tile, Zone
 from eoray.run.driver import Driver, StagePlan, Wave
 from eoray.run.lease import Holder
 
@@ -318,7 +318,7 @@ def test_other_parameters_are_refused_before_any_task(url: str) -> None:
 def test_later_entries_join_without_a_rerun(url: str, reference: str) -> None:
     plan = make_plan()
     early = [r for r in plan.rows if r.entry in ("take-2", "take-3")]
-    entries = {32: list(plan.entries[32])[2:]}
+    entries: dict[Zone, list[TimeEntry]] = {32: list(plan.entries[32])[2:]}
     make_driver(url).run(replace(plan, rows=early, entries=entries))
     report = make_driver(url, epoch=2).run(plan)
     assert (report.tasks, report.skipped) == (12, 12)
