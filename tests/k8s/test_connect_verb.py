@@ -51,14 +51,15 @@ def test_addresses_are_told_without_the_token_until_an_interrupt(
     )
     assert process.stdout is not None
     assert process.stderr is not None
-    said = process.stdout.readline()
+    # all of it line by line: `communicate` would not see what a read has taken beside a line
+    said = "".join(process.stdout.readline() for _ in range(3))
     assert said.startswith("export RAY_ADDRESS=ray://127.0.0.1:")
     assert "reached until Ctrl-C" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "what runs there goes on" in err
-    assert "kubectl get secret eoray -n maps" in out
+    assert "kubectl get secret eoray -n maps" in said
     assert TOKEN not in said + out + err
 
 
