@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from kubernetes.client.exceptions import ApiException
 from kubernetes.stream.ws_client import PortForward, create_websocket
@@ -11,7 +12,7 @@ from urllib3.exceptions import ProtocolError
 from websocket import WebSocketBadStatusException, WebSocketException
 
 
-class PodStream(PortForward):  # type: ignore[misc]
+class _Stream(PortForward):
     """The client's port-forward, ended also by what the client does not expect.
 
     The client's thread dies of a connection that was reset, and leaves its socket open: whoever
@@ -22,11 +23,21 @@ class PodStream(PortForward):  # type: ignore[misc]
     def _proxy(self) -> None:
         # a reset, a frame of another protocol: to the reader all of them are the end
         with suppress(OSError, RuntimeError, ValueError, WebSocketException):
-            super()._proxy()
+            super()._proxy()  # type: ignore[no-untyped-call]
         for port in self.local_ports.values():
             port.python.close()
         with suppress(OSError, WebSocketException):
             self.websocket.shutdown()
+
+
+class PodStream(Protocol):
+    """What is used of a stream."""
+
+    def socket(self, port: int) -> socket.socket:
+        """The end of a port that is read and written here."""
+
+    def error(self, port: int) -> str | None:
+        """What the node says about the port's connection."""
 
 
 def open_stream(configuration: Any, url: str, headers: dict[str, str], port: int) -> PodStream:
@@ -51,4 +62,5 @@ def open_stream(configuration: Any, url: str, headers: dict[str, str], port: int
         raise refusal from error
     except (OSError, WebSocketException) as error:
         raise ProtocolError(str(error)) from error
-    return PodStream(websocket, [port])
+    stream: PodStream = _Stream(websocket, [port])  # type: ignore[no-untyped-call]
+    return stream

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -19,7 +20,7 @@ def start(*arguments: str, log: Path | None = None) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT)
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
     limit = time.monotonic() + 240
     while not condition() and process.poll() is None:
         if time.monotonic() > limit:

@@ -261,7 +261,8 @@ def test_renewal_between_look_and_take_over_does_not_save_the_other(memory: Memo
     other = lease._ObjectLease(memory, clock)
     other.take(URL, "other")
     taker = lease._ObjectLease(memory, clock)
-    plain, calls = taker.read, []
+    plain = taker.read
+    calls: list[object] = []
 
     def read() -> tuple[Holder | None, str | None]:
         seen = plain()
