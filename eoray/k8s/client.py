@@ -314,7 +314,7 @@ class Cluster:
             )
             return open_stream(api.configuration, url, headers, port)
 
-        # the handshake is a GET, newer servers ask for the right to create as well
+        # the handshake is a GET; newer servers ask for the right to create as well
         stream: PodStream = self._read("get", "pods/portforward", call)
         return stream
 
