@@ -18,7 +18,7 @@ PACKAGE = Path(eoray.__file__).parent
 
 ORDER = (
     {"errors"},
-    {"log", "sentinel2", "grid", "timeline", "buckets"},
+    {"log", "sentinel2", "grid", "timeline", "buckets", "kernels"},
     {"config"},
     {"storage", "execute", "k8s"},
     {"catalog"},
