@@ -1,12 +1,14 @@
 # Everything a developer or CI runs. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test test-slow test-cluster test-all chart bench demo clean
+.PHONY: help setup lint types test test-slow test-cluster test-all chart locks image bench demo clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.eoray-setup
 DEMO_OUT := build/demo
+TARGET := submit
+TAG = eoray/eoray$(if $(filter-out cpu,$(TARGET)),-$(TARGET)):dev
 PYTEST_ARGS ?=
 
 help: ## list these targets
@@ -47,6 +49,12 @@ test-all: $(STAMP) ## all tests that need neither accelerator nor cluster, with 
 chart: $(STAMP) ## the Helm chart: strict lint, and every profile rendered and checked
 	$(BIN)/python -c 'import sys, helm_python as h; r = h.lint("helm/eoray", {"skipCrdCheck": True}, strict=True); sys.exit("\n".join(r["errors"]) or None)'
 	$(BIN)/pytest tests/chart $(PYTEST_ARGS)
+
+locks: $(STAMP) ## the packages of the small image, cut out of requirements.lock
+	$(BIN)/python deploy/locks.py requirements.lock submit > deploy/requirements-submit.lock
+
+image: ## one image: TARGET=submit|cpu|gpu BASE=python:3.12-slim-bookworm@sha256:... (deploy/README.md)
+	docker build --file deploy/Dockerfile --target $(TARGET) --build-arg BASE=$(BASE) --tag $(TAG) .
 
 bench: $(STAMP) ## run the benchmarks in benchmarks/, one after the other
 	set -e; for script in $$(find benchmarks -name 'bench_*.py' | sort); do \
