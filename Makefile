@@ -1,6 +1,6 @@
 # Everything a developer or CI runs. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test test-slow test-cluster test-all chart locks image bench demo clean
+.PHONY: help setup lint types test test-slow test-cluster test-all chart manifests locks image bench demo clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -49,6 +49,9 @@ test-all: $(STAMP) ## all tests that need neither accelerator nor cluster, with 
 chart: $(STAMP) ## the Helm chart: strict lint, and every profile rendered and checked
 	$(BIN)/python -c 'import sys, helm_python as h; r = h.lint("helm/eoray", {"skipCrdCheck": True}, strict=True); sys.exit("\n".join(r["errors"]) or None)'
 	$(BIN)/pytest tests/chart $(PYTEST_ARGS)
+
+manifests: $(STAMP) ## deploy/manifests, from the chart with its default values
+	$(BIN)/python deploy/render_manifests.py
 
 locks: $(STAMP) ## the packages of the small image, cut out of requirements.lock
 	$(BIN)/python deploy/locks.py requirements.lock submit > deploy/requirements-submit.lock
