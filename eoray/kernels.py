@@ -23,14 +23,14 @@ from pathlib import Path
 from numba.core.caching import UserProvidedCacheLocator
 
 
-class ImageCacheLocator(UserProvidedCacheLocator):  # type: ignore[misc]
+class ImageCacheLocator(UserProvidedCacheLocator):
     """The folder ``NUMBA_CACHE_DIR`` with what ``EORAY_KERNELS`` holds of a module in it."""
 
     def ensure_cache_path(self) -> None:
         """Make the folder of a module, once with the image's kernels."""
-        target = Path(self.get_cache_path())
+        target = Path(self.get_cache_path())  # type: ignore[no-untyped-call]
         is_new = not target.is_dir()
-        super().ensure_cache_path()
+        super().ensure_cache_path()  # type: ignore[no-untyped-call]
         image = os.environ.get("EORAY_KERNELS")
         if is_new and image:
             _copy_folder(Path(image) / target.name, target)

@@ -118,7 +118,7 @@ def test_error_that_cannot_be_rebuilt_crosses_as_text() -> None:
 def test_ray_actor_answers_with_pickled_outcomes() -> None:
     import pickle
 
-    actor = _RayTask(pickle.dumps(square))
+    actor = _RayTask(pickle.dumps(square), {})
     batch = actor({"row": [pickle.dumps(ROWS[3]), pickle.dumps(ROWS[4])]})
     first, second = (pickle.loads(data) for data in batch["outcome"])
     assert first == Outcome("row-3", 9)

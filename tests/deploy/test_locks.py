@@ -46,7 +46,7 @@ def test_lock_is_read_with_who_asks_for_what() -> None:
     pins = read_lock(SMALL)
     assert pins["torch"].asked_by == {"eoray (pyproject.toml)", "torchvision"}
     assert pins["kubernetes"].text.count("--hash=") == 2
-    assert (pins["triton"].version, pins["triton"].asked_by) == ("6", {"torch"})
+    assert (pins["triton"].version, pins["triton"].asked_by) == ("6", frozenset({"torch"}))
 
 
 def test_every_package_of_the_lock_is_read() -> None:
