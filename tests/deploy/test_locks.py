@@ -46,7 +46,8 @@ def test_lock_is_read_with_who_asks_for_what() -> None:
     pins = read_lock(SMALL)
     assert pins["torch"].asked_by == {"eoray (pyproject.toml)", "torchvision"}
     assert pins["kubernetes"].text.count("--hash=") == 2
-    assert (pins["triton"].version, pins["triton"].asked_by) == ("6", frozenset({"torch"}))
+    assert pins["triton"].version == "6"
+    assert pins["triton"].asked_by == {"torch"}
 
 
 def test_every_package_of_the_lock_is_read() -> None:
@@ -68,6 +69,13 @@ def test_gpu_is_all_that_eoray_asks_for_and_no_tool_of_development() -> None:
     names = _names(list_packages(PINS, "gpu"))
     assert asked <= names
     assert names.isdisjoint({"ruff", "mypy", "pytest", "helm-python-sdk"})
+
+
+@pytest.mark.parametrize("image", ["cpu", "gpu"])
+def test_heads_can_take_jobs_and_hand_out_metrics(image: str) -> None:
+    """What ``eoray[cluster]`` asks for: Ray's Jobs API is part of its dashboard."""
+    names = _names(list_packages(PINS, image))
+    assert {"ray", "aiohttp-cors", "prometheus-client", "opencensus"} <= names
 
 
 def test_cpu_is_gpu_without_torch_and_cuda() -> None:
