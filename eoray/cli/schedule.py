@@ -57,10 +57,14 @@ def apply(
     def action() -> Result:
         from datetime import UTC, datetime
 
+        from eoray.config import load_config
+        from eoray.k8s.bound import bound_of
         from eoray.k8s.schedule import Timetable
         from eoray.k8s.schedule import schedule as schedule_file
 
         given = [*of_environment(run_file, overrides or []), *(overrides or [])]
+        for line in bound_of(load_config(run_file, given).cluster).lines():
+            say(f"each run: {line}")
         made = schedule_file(
             run_file,
             given,

@@ -209,8 +209,9 @@ def test_options_of_render_that_do_not_fit_are_exit_2(
 
 
 def test_schedule_goes_through_its_life(api: FakeApi, verb: Verb, run_file: Path) -> None:
-    code, out, _ = verb("schedule", "apply", run_file, "--cron", "0 3 * * 1", "--json")
+    code, out, err = verb("schedule", "apply", run_file, "--cron", "0 3 * * 1", "--json")
     row = json.loads(out)
+    assert "each run: at most 12.2 h x 5 pods, 18 CPUs" in err
     assert (code, row["name"], row["what"], row["warnings"]) == (0, "slovenia", "created", [])
     moment = datetime.fromisoformat(row["next"])
     assert (moment.weekday(), moment.hour) == (0, 3)
