@@ -78,11 +78,19 @@ def plan_submission(
     Raises:
         ConfigError: The run file cannot be carried out in pods.
     """
+    if _submit_image(config.cluster) is None:
+        raise ConfigError(
+            "cluster.submit.image: missing, and there is no cluster.image to take; name the image "
+            "of the pods that submit"
+        )
     attempt = plan_attempt(config, folder, stages=stages)
     check_rayjob(build_rayjob(attempt, "default"))
+    own = config.cluster.ray_cluster is None  # one that stays says itself which Ray it has
     # what holds for this machine holds in no pod: its context, and Ray as it is installed here
-    here = {"context": None, "namespace": None, "ray_version": attempt.ray_version}
-    cluster = attempt.config.cluster.model_copy(update=here)
+    there = {"context": None, "namespace": None}
+    cluster = attempt.config.cluster.model_copy(
+        update={**there, "ray_version": attempt.ray_version} if own else there
+    )
     text = dump_config(attempt.config.model_copy(update={"cluster": cluster}))
     return SubmitPlan(name or config.name, text, cluster, tuple(stages), lookback_days)
 

@@ -76,6 +76,18 @@ def test_run_file_of_a_schedule_names_nothing_of_the_machine_that_made_it(
     assert section["ray_version"] == "2.60.0"
 
 
+def test_schedule_on_a_cluster_that_stays_leaves_its_ray_and_image_to_it(
+    api: FakeApi, cluster: Cluster, read_config: Any
+) -> None:
+    stays = ("cluster.ray_cluster=eoray", "cluster.image=null", "cluster.ray_version=null")
+    with pytest.raises(ConfigError, match=r"cluster\.submit\.image: missing"):
+        _apply(cluster, read_config(*stays))
+    _apply(cluster, read_config(*stays, "cluster.submit.image=tiny:1"))
+    (name,) = api.names("configmaps")
+    section = yaml.safe_load(api.objects["configmaps", "maps", name]["data"]["run.yaml"])["cluster"]
+    assert (section["image"], section["ray_version"]) == (None, None)
+
+
 def test_applying_again_changes_the_schedule_and_keeps_older_run_files(
     api: FakeApi, cluster: Cluster, made: Schedule, read_config: Any
 ) -> None:
@@ -163,6 +175,7 @@ def test_wrong_schedule_is_refused_before_anything_is_asked(
     ("override", "said"),
     [
         ("store=out", "pods do not see"),
+        ("cluster.image=null", r"cluster\.submit\.image: missing"),
         ("time=2999-01-01/2999-12-31", "is empty, because `time` begins on 2999-01-01"),
     ],
 )
