@@ -28,8 +28,12 @@ COMFORTS = (
     ("delete", "rayjobs", "ray.io"),
     ("get", "pods/log", ""),
     ("create", "cronjobs", "batch"),
+    ("get", "pods/portforward", ""),
+    ("create", "pods/portforward", ""),
+    ("get", "rayclusters", "ray.io"),
 )
-"""Rights of some verbs: ``delete`` and the pruning of old attempts, ``logs``, ``schedule``."""
+"""Rights of some verbs: ``delete`` and the pruning of old attempts, ``logs``, ``schedule``,
+``connect``, and runs on a cluster that stays."""
 
 FEATURES = {
     "authOptions": "1.6: without it Ray's ports are open to whoever reaches them",

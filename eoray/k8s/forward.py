@@ -30,7 +30,8 @@ class Forward:
     """Of this machine, on 127.0.0.1."""
     error: str = ""
     """Why the last connection failed; "" where none did."""
-    _open: set[socket.socket] = field(default_factory=set)
+    ends: set[Any] = field(default_factory=set)
+    """Sockets of the connections that go on."""
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def forward_port(dial: Callable[[], PodStream], remote_port: int) -> Iterator[Fo
         finally:
             server.shutdown()
             thread.join()
-            for end in tuple(server.forward._open):  # noqa: SLF001 - of this module
+            for end in tuple(server.forward.ends):
                 _end(end)
 
 
@@ -78,36 +79,40 @@ class _Handler(BaseRequestHandler):
             get_logger().debug("forward refused", port=self.remote, reason=str(error))
             return
         there = stream.socket(self.remote)
+
+        def note() -> None:
+            # the kubelet says here that nothing listens in the pod
+            forward.error = " ".join((stream.error(self.remote) or "").split())
+
         with _kept(forward, self.request), _kept(forward, there):
-            _join(self.request, there)
-        # the kubelet says here that nothing listens in the pod
-        forward.error = " ".join((stream.error(self.remote) or "").split())
+            _join(self.request, there, note)
 
 
 @contextmanager
 def _kept(forward: Forward, end: Any) -> Iterator[None]:
     """Let a connection be ended with the forward that it belongs to."""
-    forward._open.add(end)  # noqa: SLF001 - of this module
+    forward.ends.add(end)
     try:
         yield
     finally:
-        forward._open.discard(end)  # noqa: SLF001
+        forward.ends.discard(end)
         with suppress(OSError):
             end.close()
 
 
-def _join(here: Any, there: Any) -> None:
-    """Copy both ways until one side ends."""
-    back = threading.Thread(target=_copy, args=(there, here), daemon=True)
+def _join(here: Any, there: Any, note: Callable[[], None]) -> None:
+    """Copy both ways until one side ends; then note why, before the other side hears of it."""
+    back = threading.Thread(target=_copy, args=(there, here, note), daemon=True)
     back.start()
-    _copy(here, there)
+    _copy(here, there, note)
     back.join()
 
 
-def _copy(source: Any, target: Any) -> None:
+def _copy(source: Any, target: Any, note: Callable[[], None]) -> None:
     with suppress(OSError):
         while piece := source.recv(_PIECE):
             target.sendall(piece)
+    note()
     _end(source)
     _end(target)
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -132,16 +132,7 @@ def test_port_that_nobody_listens_at_is_told(staying: FakeApi, cluster: Cluster)
     with forward_port(lambda: cluster.dial("eoray-head-x", 7), 7) as forward:
         with socket.create_connection(("127.0.0.1", forward.port), timeout=10) as end:
             assert _ends(end)
-        _until(lambda: "nothing listens at 7" in forward.error)
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    waiting = threading.Event()
-    for _ in range(1000):
-        if holds():
-            return
-        waiting.wait(0.01)
-    pytest.fail("it did not come to hold within 10 s")
+        assert "nothing listens at 7" in forward.error
 
 
 def test_tunnel_leads_to_the_head_with_its_token(staying: FakeApi, cluster: Cluster) -> None:
@@ -225,7 +216,9 @@ def test_wrong_token_is_told_at_once(
 def test_dashboard_that_is_not_there_is_told(staying: FakeApi, cluster: Cluster) -> None:
     del staying.forwards.ports["eoray-head-x", DASHBOARD_PORT]
     with (
-        pytest.raises(ClusterError, match=r"does not answer.*ray\[default\]"),
+        pytest.raises(
+            ClusterError, match=r"does not answer .*nothing listens at 8265.*ray\[default\]"
+        ),
         open_tunnel("maps/eoray", cluster=cluster),
     ):
         pass

@@ -9,12 +9,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import pytest
 
 from eoray.cube import store
@@ -44,26 +45,45 @@ HEAD = {
 
 @contextmanager
 def ray_head(folder: str) -> Iterator[int]:
-    """A head as a pod runs it, with token authentication and its client server on loopback."""
-    port = free_port()
-    command = [
-        "ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--port=0",
+    """A head as a pod runs it, with token authentication and its client server on loopback.
+
+    As :func:`eoray.execute.local_ray`, it is started again where a busy machine let it fail.
+    """
+    for attempt in range(4):
+        port, place = free_port(), f"{folder}/{attempt}"
+        Path(place).mkdir()
+        process = _start_head(place, port)
+        try:
+            wait_for(lambda at=port: _listens(at), process)  # type: ignore[misc]
+            if process.poll() is None:
+                yield port
+                return
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+            _stop_processes(place)
+    pytest.fail(Path(place, "head.log").read_text()[-3000:])
+
+
+def _start_head(folder: str, port: int) -> subprocess.Popen[bytes]:
+    options = [
+        "--head", "--block", "--node-ip-address=127.0.0.1", "--port=0",
         f"--ray-client-server-port={port}", "--include-dashboard=false", "--num-cpus=2",
         "--object-store-memory=200000000", f"--temp-dir={folder}",
     ]  # fmt: skip
-    log = Path(folder, "head.log")
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", *command[1:]],
+    with Path(folder, "head.log").open("wb") as sink:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", *options],
             stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, **HEAD},
         )  # fmt: skip
-    try:
-        wait_for(lambda: _listens(port), process)
-        assert process.poll() is None, log.read_text()[-3000:]
-        yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+
+
+def _stop_processes(folder: str) -> None:
+    """End what a start that failed left running: each process of it names its folder."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(f"{folder}/" in argument for argument in process.cmdline()):
+                process.kill()
 
 
 def free_port() -> int:
