@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from eoray.errors import ClusterError
@@ -132,13 +133,13 @@ class HeadLog:
             return
         selector = f"ray.io/cluster={name},ray.io/node-type=head"
         for pod in self._cluster.pods(selector):
-            text = self._ask(pod["metadata"]["name"])
+            text = self._ask(pod["metadata"]["name"], rayjob)
             yield from self._new(text)
 
-    def _ask(self, pod: str) -> str:
+    def _ask(self, pod: str, rayjob: Mapping[str, Any]) -> str:
         now = self._clock()
         # a little more than what has passed: clocks differ, and lines are told apart by their time
-        since = None if self._asked is None else int(now - self._asked) + 10
+        since = _age_s(rayjob) if self._asked is None else int(now - self._asked) + 10
         try:
             text = self._cluster.pod_log(pod, HEAD, since)
         except ClusterError:
@@ -155,3 +156,11 @@ class HeadLog:
                 self._last, self._seen = stamp, set()
             self._seen.add(line)
             yield said
+
+
+def _age_s(rayjob: Mapping[str, Any]) -> int | None:
+    """Seconds since the job was made; None for a head of its own, which began with it."""
+    if "clusterSelector" not in rayjob.get("spec", {}):
+        return None
+    made = datetime.fromisoformat(rayjob["metadata"]["creationTimestamp"])
+    return int((datetime.now(UTC) - made).total_seconds()) + 10

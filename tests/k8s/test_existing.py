@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from eoray.config import parse_config
+from eoray.config import dump_config, parse_config
 from eoray.errors import ClusterError, ConfigError
 from eoray.k8s.bound import bound_of
 from eoray.k8s.checks import check_rayjob
 from eoray.k8s.client import Cluster
 from eoray.k8s.end import cancel_attempt
+from eoray.k8s.follow import HeadLog
 from eoray.k8s.rayjob import RUN_VARIABLE
+from eoray.k8s.render import render_rayjob
 from eoray.k8s.submit import submit_run
 from tests.k8s.crds import problems
 from tests.k8s.fake_api import FakeApi
@@ -167,3 +170,29 @@ def test_cancelling_leaves_the_cluster_alone(
 def test_bound_is_the_time_alone(read_config: Any) -> None:
     lines = bound_of(read_config(STAYS, "cluster.deadline_minutes=90").cluster).lines()
     assert lines == ["at most 1.5 h on RayCluster 'eoray', which stays"]
+
+
+def test_log_of_its_head_is_read_from_the_jobs_own_time_on(
+    api: FakeApi, cluster: Cluster, spec: Any, read_config: Any, folder: Path
+) -> None:
+    name = submit_run(cluster, read_config(STAYS), folder).name
+    rayjob = submitted(api, name)
+    made = datetime.now(UTC) - timedelta(minutes=10)
+    rayjob["metadata"]["creationTimestamp"] = made.strftime("%Y-%m-%dT%H:%M:%SZ")
+    api.set_status(name, jobDeploymentStatus="Running", rayClusterName="eoray")
+    labels = {"ray.io/cluster": "eoray", "ray.io/node-type": "head"}
+    api.put("pods", {"metadata": {"name": "head", "labels": labels}})
+    api.logs["head"] = "T1 mine\n"
+    assert list(HeadLog(cluster).read(rayjob)) == ["mine"]
+    (asked,) = [path for _, path in api.requests if "/head/log" in path]
+    since = int(asked.partition("sinceSeconds=")[2].partition("&")[0])
+    assert 600 <= since < 900
+
+
+def test_job_for_a_cluster_that_stays_is_rendered_without_asking_it(
+    read_config: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(dump_config(read_config(STAYS)))
+    rayjob = yaml.safe_load(render_rayjob(path))
+    assert rayjob["spec"]["clusterSelector"] == {"ray.io/cluster": "eoray"}
