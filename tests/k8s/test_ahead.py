@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 import yaml
 from kubernetes import config
 
+from eoray.buckets import use_buckets
 from eoray.cli import main
 from eoray.k8s import client, forecast
 from eoray.run import lease
@@ -28,6 +29,7 @@ CHECK_FREE = lease.check_free
 
 MODULES = """
 import sys
+from eoray.buckets import use_buckets
 from eoray.cli import main
 try:
     main(sys.argv[1:])
@@ -37,7 +39,7 @@ finally:
 
 
 @pytest.fixture
-def run_file(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def run_file(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A run file for the fake server."""
     kubeconfig = str(write_kubeconfig(tmp_path / "kubeconfig", api.url))
     monkeypatch.setenv("KUBECONFIG", kubeconfig)
@@ -46,7 +48,8 @@ def run_file(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
     monkeypatch.setattr(lease, "check_free", CHECK_FREE)
     path = tmp_path / "run.yaml"
     path.write_text(RUN_FILE)
-    return str(path)
+    yield str(path)
+    use_buckets({})
 
 
 @pytest.fixture
@@ -81,6 +84,19 @@ def test_store_that_another_run_writes_is_refused_and_nothing_is_created(
         assert api.requests == []
         assert submit("--no-estimate", "--wait-for-lease")[0] == 0
     assert sent(api)["run"]["lease"] == "wait"
+
+
+def test_lease_is_looked_for_where_the_run_file_says_that_the_bucket_is(
+    api: FakeApi, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_s3(monkeypatch) as s3, lease.hold_store("s3://maps/slovenia", "italy-01234567"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        bucket = f"storage={{s3://maps: {{endpoint: '{s3.url}', region: eu-central-1}}}}"
+        code, _, err = submit("--no-estimate", bucket)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
+    assert code == 1, err
+    assert "run 'italy-01234567' (process" in err
+    assert api.requests == []
 
 
 def test_free_store_is_submitted_to_without_a_word_and_without_heavy_packages(
