@@ -14,11 +14,7 @@ from eoray.errors import ConfigError
 from eoray.grid import (
     USER_TILE_PX,
     Lattice,
-    area_of_use,
-    from_lonlat,
-    lattice_of,
     relabel_south,
-    zone_of_epsg,
     zone_of_name,
 )
 
@@ -27,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_TILES = 2**23
 """Tiles of a grid; the ledger holds a plane of them for every date."""
+
+REACH_M = 10_000_000
+"""Edge of a grid whose size is not given: larger than any country, and any projection of one."""
 
 _CODE = re.compile(r"EPSG:(\d+)", re.IGNORECASE)
 
@@ -54,7 +53,7 @@ class GridSection(Section):
     resolution: Annotated[float, Field(gt=0)]
     """Edge of a pixel in units of the CRS, metres or degrees."""
     size: tuple[Count, Count] | None = None
-    """[width, height] in pixels; none given: as far as the CRS is meant to be used."""
+    """[width, height] in pixels; none given: 10 000 km each, or all degrees east and south."""
 
     @model_validator(mode="after")
     def _makes_a_lattice(self) -> GridSection:
@@ -67,7 +66,7 @@ class GridSection(Section):
         (x, y), pixel = self.origin, self.resolution
         epsg, (_, _, x, _, _, y) = relabel_south(code, (pixel, 0.0, x, 0.0, -pixel, y))
         level = max(1, round(pixel * _metres(crs)))
-        width, height = self.size or self._reach(epsg, (x, y))
+        width, height = self.size or self._reach(crs)
         n_rows, n_cols = (-(-edge // USER_TILE_PX) for edge in (height, width))
         if n_rows * n_cols > MAX_TILES:
             raise ConfigError(
@@ -76,20 +75,15 @@ class GridSection(Section):
             )
         return Lattice.of_pixel(self.name, epsg, (x, y), pixel, level, (n_rows, n_cols))
 
-    def _reach(self, epsg: int, origin: tuple[float, float]) -> tuple[int, int]:
-        """(width, height) in pixels from the origin to the far corner of the area of use."""
-        right, bottom = _far_corner(epsg)
-        if not math.isfinite(right + bottom):
-            raise ConfigError(
-                f"grid {self.name!r} needs a size, [width, height] in pixels: the area of use of "
-                f"{self.crs} has no far corner"
-            )
-        across, down = right - origin[0], origin[1] - bottom
+    def _reach(self, crs: CRS) -> tuple[int, int]:
+        """(width, height) in pixels where no size is given; it hangs on nothing but the section."""
+        across = down = REACH_M / _metres(crs)
+        if crs.is_geographic:
+            across, down = 180.0 - self.origin[0], self.origin[1] + 90.0
         if across <= 0 or down <= 0:
             raise ConfigError(
-                f"origin {list(self.origin)} lies beyond the area of use of {self.crs}, which ends "
-                f"at [{right:.10g}, {bottom:.10g}] (x, y); write a corner to the upper left of the "
-                "aoi, x before y"
+                f"origin {list(self.origin)} is no place on earth; write [longitude, latitude] of "
+                "a pixel's corner to the upper left of the aoi"
             )
         return math.ceil(across / self.resolution), math.ceil(down / self.resolution)
 
@@ -119,15 +113,3 @@ def _metres(crs: CRS) -> float:
     factor = crs.axis_info[0].unit_conversion_factor  # to metres, or radians
     geod: Any = crs.get_geod()
     return float(factor if crs.is_projected else factor * geod.a)
-
-
-def _far_corner(epsg: int) -> tuple[float, float]:
-    """(x, y) of the lower right corner of the area of use; of UTM that of the world's zone."""
-    zone = zone_of_epsg(epsg)
-    if zone is not None:
-        world = lattice_of(zone)
-        _, bottom, right, _ = world.bounds(0, 0, world.n_rows, world.n_cols)
-        return right, bottom
-    west, south, east, north = area_of_use(epsg).bounds
-    box = from_lonlat(epsg).transform_bounds(west, south, east, north, densify_pts=101)
-    return box[2], box[1]

@@ -221,7 +221,7 @@ def _with_margin(tile: Tile) -> Any:
     """A tile and what masks look at around it, in its CRS."""
     import shapely
 
-    (y, x), box = tile.lattice.margin(tile.row), shapely.box(*tile.bounds)
+    (y, x), box = tile.lattice.margin(tile.row, tile.col), shapely.box(*tile.bounds)
     if x == y:
         return box.buffer(x)
     x0, y0, x1, y1 = tile.bounds
@@ -238,7 +238,7 @@ def _touches(scene: Scene, tile: Tile, outline: Any) -> bool:
 
     if scene.grid_epsg == tile.epsg:
         x0, y0, x1, y1 = tile.bounds
-        margin_y, margin_x = tile.lattice.margin(tile.row)
+        margin_y, margin_x = tile.lattice.margin(tile.row, tile.col)
         asset = scene.extent
         a, _, c, _, e, f = asset.transform
         height, width = asset.shape
@@ -324,18 +324,20 @@ class SceneWorker:
         options: ReadOptions,
         memory: BlockMemory,
     ) -> Iterator[TileResult]:
-        """Read a few tiles of one row of the grid."""
-        ground_m, coarse = part.lattice.ground_m(part.row), part.lattice.coarse
-        halo = self.recipe.mask.halo_at(ground_m)
+        """Read a few tiles."""
+        recipe, lattice = self.recipe.mask, part.lattice
+        ground = {tile: lattice.ground_m(tile.row, tile.col) for tile in tiles}
+        halo = max(recipe.halo_at(size) for size in ground.values())
         mosaic = read_mosaic(row.scenes, part, replace(options, halo_px=halo), memory)
-        mask = mask_scl(mosaic.scl, self.recipe.mask, ground_m)[halo:-halo, halo:-halo]
-        scl = mosaic.scl[halo:-halo, halo:-halo]
-        layers = {f"{coarse}m/scl": (scl, 0), f"{coarse}m/mask": (mask, int(Mask.INVALID))}
-        for resolution_m in part.lattice.levels:
+        inside = np.s_[halo:-halo, halo:-halo]
+        masks = {size: mask_scl(mosaic.scl, recipe, size)[inside] for size in {*ground.values()}}
+        layers = {f"{lattice.coarse}m/scl": (mosaic.scl[inside], 0)}
+        for resolution_m in lattice.levels:
             layers[f"{resolution_m}m/quality"] = mosaic.quality[resolution_m], int(Quality.NO_DATA)
             if len(mosaic.reflectance[resolution_m]):
                 layers[f"{resolution_m}m/reflectance"] = mosaic.reflectance[resolution_m], FILL
         for tile, source in tiles.items():
+            layers[f"{lattice.coarse}m/mask"] = masks[ground[tile]], int(Mask.INVALID)
             yield _cut(mosaic, layers, row.entry, tile, source)
 
 

@@ -203,14 +203,14 @@ class Lattice:
         """Whether granules of a CRS are first choice here."""
         return epsg == self.epsg or not self.overlaps
 
-    def ground_m(self, row: int) -> tuple[float, float]:
-        """(y, x) metres of ground under a pixel of SCL, in the middle of a row of tiles."""
-        return (20.0, 20.0) if self.overlaps else _ground_m(self, row)
+    def ground_m(self, row: int, col: int) -> tuple[float, float]:
+        """(y, x) metres of ground under a pixel of SCL, in the middle of a tile."""
+        return (20.0, 20.0) if self.overlaps else _ground_m(self, row, col)
 
-    def margin(self, row: int) -> tuple[float, float]:
+    def margin(self, row: int, col: int) -> tuple[float, float]:
         """(y, x) around a tile, in units of the CRS, that masks may look at."""
         pixel = self.pixel(self.coarse)
-        y, x = ((math.ceil(_WORST_GROW_M / size) + 1) * pixel for size in self.ground_m(row))
+        y, x = ((math.ceil(_WORST_GROW_M / size) + 1) * pixel for size in self.ground_m(row, col))
         return y, x
 
 
@@ -308,15 +308,17 @@ def misfit_px(
 
 
 @lru_cache(maxsize=4096)
-def _ground_m(lattice: Lattice, row: int) -> tuple[float, float]:
+def _ground_m(lattice: Lattice, row: int, col: int) -> tuple[float, float]:
     """To three digits, so that the scale of a projection (1.0004) does not show in masks."""
     from pyproj import Geod
 
-    x0, y0, x1, y1 = lattice.bounds(row, 0, 1, lattice.n_cols)
+    x0, y0, x1, y1 = lattice.bounds(row, col)
     x, y, half = (x0 + x1) / 2, (y0 + y1) / 2, lattice.pixel(lattice.coarse) / 2
     ends = np.array([x, x, x - half, x + half]), np.array([y - half, y + half, y, y])
     lon, lat = to_lonlat(lattice, *ends)
     _, _, metres = Geod(ellps="WGS84").inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
+    if not (np.isfinite(metres).all() and (metres > 0).all()):  # a corner of the CRS without ground
+        return float(lattice.coarse), float(lattice.coarse)
     down, across = (float(f"{size:.3g}") for size in metres)
     return down, across
 
