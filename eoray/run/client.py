@@ -145,7 +145,7 @@ def execute_remote(
                 f"run {key!r} goes on at {address!r} with {_name(begun.stages)}, not "
                 f"{_name(stages)}; ask for the same to follow it, or wait for its end"
             )
-        return _follow(actor, progress)
+        status = _follow(actor, progress)
     except KeyboardInterrupt:
         get_logger().warning("detached: the run goes on; the same again follows it", run=key)
         raise
@@ -161,6 +161,9 @@ def execute_remote(
         ) from error
     finally:
         ray.shutdown()
+    if status.error is not None:
+        raise status.error  # the run's own, whatever it looks like
+    return status.report or {}
 
 
 def _connect(address: str) -> None:
@@ -203,7 +206,8 @@ def _driver(key: str) -> Any:
     return ray.remote(num_cpus=0)(DriverActor).options(**options).remote()
 
 
-def _follow(actor: Any, progress: Callable[[str, int, int], None] | None) -> dict[str, Any]:
+def _follow(actor: Any, progress: Callable[[str, int, int], None] | None) -> Status:
+    """Wait for the end; the driver's actor goes with it."""
     import ray
 
     seen = 0
@@ -213,10 +217,7 @@ def _follow(actor: Any, progress: Callable[[str, int, int], None] | None) -> dic
             seen += 1
             if progress is not None:
                 progress(*event)
-        if status.report is None and status.error is None:
-            time.sleep(_POLL_S)
-            continue
-        ray.kill(actor)
-        if status.error is not None:
-            raise status.error
-        return status.report or {}
+        if status.report is not None or status.error is not None:
+            ray.kill(actor)
+            return status
+        time.sleep(_POLL_S)

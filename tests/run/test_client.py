@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from eoray.errors import ClusterError, StoreError
-from eoray.run import session
-from eoray.run.client import DriverActor, _connect
+from eoray.run import client, session
+from eoray.run.attempt import DeadlineError
+from eoray.run.client import Begun, DriverActor, Status, _connect, execute_remote
 from eoray.run.record import RunReport
 
 
@@ -114,6 +115,61 @@ def test_client_server_that_died_is_asked_for_again(
     assert len(calls) == tries
 
 
+class Remote:
+    """An actor in this process: what Ray would send is there at once."""
+
+    def __init__(self, status: Status | BaseException) -> None:
+        self.start = SimpleNamespace(remote=lambda *a: Begun(a[2], []))
+        self.status = SimpleNamespace(remote=lambda since: status)
+
+
+@pytest.fixture
+def follow(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Follow a driver that gives one status."""
+
+    def get(value: Any) -> Any:
+        if isinstance(value, BaseException):
+            raise value
+        return value
+
+    ray = SimpleNamespace(init=_nothing, get=get, kill=_nothing, shutdown=_nothing)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    lost = type("RayError", (Exception,), {})
+    monkeypatch.setitem(sys.modules, "ray.exceptions", SimpleNamespace(RayError=lost))
+    monkeypatch.setattr(client, "check_reachable", _nothing)
+
+    def run(status: Status | BaseException | str) -> dict[str, Any]:
+        given = lost(status) if isinstance(status, str) else status
+        monkeypatch.setattr(client, "_driver", lambda _: Remote(given))
+        return execute_remote(
+            "ray://h:1", key="a-1", run_file="", folder="/", local_paths={}, stages=None,
+            progress=None,
+        )  # fmt: skip
+
+    return run
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Stand for a call that is not looked at."""
+
+
+def test_end_of_the_run_is_its_own_whatever_it_looks_like(
+    follow: Callable[..., dict[str, Any]],
+) -> None:
+    assert follow(Status([], {"name": "a"})) == {"name": "a"}
+    with pytest.raises(DeadlineError, match="has used its 60 s"):
+        follow(Status([], error=DeadlineError("attempt 'a-1' has used its 60 s")))
+
+
+def test_lost_connection_and_lost_driver_are_told_apart(
+    follow: Callable[..., dict[str, Any]],
+) -> None:
+    with pytest.raises(ClusterError, match=r"connection to 'ray://h:1' was lost .*goes on there"):
+        follow(ConnectionError("Client is shutting down"))
+    with pytest.raises(ClusterError, match=r"driver of run 'a-1' .*was lost .*the last commit"):
+        follow("the actor died")
+
+
 def test_folder_of_the_run_file_need_not_be_there(tmp_path: Path) -> None:
     """A run file of a laptop whose paths are all in a bucket."""
     from eoray.config import parse_config
@@ -129,7 +185,6 @@ def test_auto_leads_to_the_client_server_that_the_environment_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[SimpleNamespace] = []
-    from eoray.run import client
 
     def follow(address: str, **how: Any) -> dict[str, Any]:
         seen.append(SimpleNamespace(address=address))
