@@ -5,15 +5,17 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
-from pyproj import CRS, Geod, Transformer
+from pyproj import CRS, Transformer
 
-from eoray.config import parse_config
+from eoray.config import dump_config, parse_config, run_file_schema
 from eoray.config.grids import GridSection
+from eoray.config.text import read_yaml
 from eoray.errors import ConfigError, GridError
 from eoray.grid import (
     Lattice,
@@ -112,7 +114,8 @@ def test_areas_are_those_of_the_ground(
     area = pixel_area_m2(tile, grid.coarse)
     ring = shapely.segmentize(shapely.box(*tile.bounds), grid.edge / 2000).exterior.coords
     to_degrees = Transformer.from_crs(crs, CRS.from_user_input(crs).geodetic_crs, always_xy=True)
-    geod: Geod = CRS.from_user_input(crs).get_geod()
+    geod = CRS.from_user_input(crs).get_geod()
+    assert geod is not None
     exact, _ = geod.polygon_area_perimeter(*to_degrees.transform(*np.array(ring).T))
     assert area.shape == (1024, 1024)
     assert area.sum() == pytest.approx(abs(exact), rel=2e-6)
@@ -258,3 +261,9 @@ def test_names_of_zones_are_kept_for_them() -> None:
         None,
         None,
     ]
+
+
+def test_run_file_with_a_grid_fits_the_schema_and_is_written_back() -> None:
+    jsonschema.validate(read_yaml(RUN, "run.yaml"), run_file_schema())
+    config = parse_config(RUN)
+    assert parse_config(dump_config(config)) == config

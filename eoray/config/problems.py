@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -147,6 +147,8 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     """Return the section that a field holds or may hold, or None where it holds a value."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
+    if get_origin(annotation) is Annotated:
+        return section_of(get_args(annotation)[0])
     is_union = get_origin(annotation) in (Union, UnionType)
     return _first_section(annotation) if is_union else None
 

@@ -37,6 +37,8 @@ store: out                       # folder or s3://bucket/prefix; a cube grows in
 #   mask: {{scl_clear: [4, 5, 6], dilate_cloud_m: 100, dilate_shadow_m: 60}}
 #   composite: {{method: geomedian, period: P3M, min_obs: 3}}
 #   warp: false                  # true resamples scenes that lie on another lattice
+#   grid: world                  # or your own, on which scenes are warped:
+#     # {{name: eu20, crs: "EPSG:3035", origin: [4000000, 3500000], resolution: 20}}
 
 {fit}
 

@@ -155,8 +155,9 @@ def _resolve_zone(
         return zones[0]
     if zone is None or zone not in zones:
         named = f"zone {zone} is not among them" if zone is not None else "name one with zone="
+        where = "in UTM zones" if not zones or lattice_of(zones[0]).overlaps else "on grid"
         raise ConfigError(
-            f"product {product!r} stands in UTM zones {', '.join(map(str, zones))}; {named}"
+            f"product {product!r} stands {where} {', '.join(map(str, zones))}; {named}"
         )
     return zone
 

@@ -174,8 +174,13 @@ class Lattice:
         return x, y
 
     def box(self, bounds: Bounds, resolution_m: int) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right) of the pixels that bounds touch; may leave the lattice."""
+        """(top, left, bottom, right) of the pixels that bounds touch; may leave the lattice.
+
+        Degrees with x min above x max cross the antimeridian: then all columns are touched.
+        """
         x0, y0, x1, y1 = bounds
+        if x0 > x1:
+            x0, x1 = self.x, self.x + self.n_cols * self.edge
         pixel = self.pixel(resolution_m)
         return (
             math.floor((self.y - y1) / pixel),

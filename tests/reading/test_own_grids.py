@@ -135,9 +135,10 @@ def test_granule_that_lies_on_the_grid_is_copied(granules: Any, corner: tuple[in
 def test_southern_file_lies_on_a_grid_that_names_the_southern_crs(granules: Any) -> None:
     corner = 512_100, 20_050
     scene = granule(granules, corner, "32MQS_s", shift_m=(5.0, 3.0), south=True)
-    section = {"name": "south", "crs": "EPSG:32732", "resolution": 20}
     x, y = corner[1] * 20.0 + 5.0 - 400.0, TOP_M - corner[0] * 20.0 + 3.0 + 200.0
-    grid = GridSection(**section, origin=(x, y + 10_000_000)).lattice()
+    origin = x, y + 10_000_000
+    section = GridSection(name="south", crs="EPSG:32732", origin=origin, resolution=20.0)
+    grid = section.lattice()
     assert (grid.epsg, grid.x, grid.y) == (32632, x, y)
     mosaic = read_mosaic([scene], Block(grid, 0, 0, 1, 1), replace(OPTIONS, bands=("B8A",)))
     dn = granules.written["32MQS_s"]["B8A"].astype(int)
@@ -233,3 +234,27 @@ def test_failed_file_leaves_a_marked_hole_under_its_granule(
     assert [(f.band, [tile.id for tile in f.tiles]) for f in mosaic.failed] == [
         ("SCL", ["ownr0000c000"])
     ]
+
+
+@pytest.mark.parametrize("pixel", [9e-5, 1.1e-4])
+def test_granule_across_the_antimeridian_reaches_both_ends_of_a_grid_of_degrees(
+    granules: Any, pixel: float
+) -> None:
+    """The first pixel is coarse enough for our own warp, the second one for GDAL's."""
+    utm = own("utm", 32660, (0.0, 0.0), 10.0, 10)
+    x, y = from_lonlat(32660).transform(179.98, -17.0)
+    row, col = int((TOP_M - y) // 20), int(x // 20)
+    scene = granules.write("60KYF_a", row=row, col=col, height=SIZE, width=SIZE, zone=60)
+    lon, lat = to_lonlat(utm, np.array([col * 20.0]), np.array([TOP_M - row * 20.0]))
+    level = round(pixel * 111_319)
+    east = own("east", 4326, (-180.0, float(lat[0]) + 0.002), pixel, level)
+    columns = round((float(lon[0]) + 180.0) / pixel) - 20
+    west = own("west", 4326, (-180.0 + columns * pixel, float(lat[0]) + 0.002), pixel, level)
+    for grid in (east, west):
+        mosaic = read_mosaic([scene], Block(grid, 0, 0, 1, 1), replace(OPTIONS, warp=True))
+        exact, found = stored(gdal(scene, "B8A", grid)), whole(mosaic, grid, "reflectance", 2)
+        known = found != FILL
+        assert 0.02 < known.mean() < 0.9
+        assert ((exact != FILL) != known).mean() < 2e-3
+        apart = np.abs(exact - found)[known & (exact != FILL)]
+        assert (np.median(apart), apart.max() <= 20) == (0, True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from pyproj import Transformer
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
@@ -17,7 +18,7 @@ from eoray import open_cube
 from eoray.cube.check import check_cube
 from eoray.cube.read import CubeReader, CubeSource
 from eoray.errors import ConfigError, GridError, StoreError
-from eoray.grid import Lattice, PixelWindow, Tile, Zone, from_lonlat, lattice_of
+from eoray.grid import Lattice, PixelWindow, Tile, Zone, lattice_of
 from eoray.publish.export import export_window
 from eoray.run import Run, load_run
 from eoray.sentinel2 import FILL, Quality
@@ -354,8 +355,10 @@ def test_window_is_exported_with_its_crs_and_pixels(eu20: Path, tmp_path: Path) 
     seen = np.argwhere((ds.reflectance[:, 0] != FILL).any("time").values)
     row, col = (int(v) for v in np.median(seen, axis=0))
     centre = ds.isel(y=slice(row - 5, row + 5), x=slice(col - 5, col + 5))
-    edges = [float(v) for v in (centre.x[0], centre.y[-1], centre.x[-1], centre.y[0])]
-    bounds = from_lonlat(3035).transform_bounds(*edges, direction="INVERSE")
+    left, right = float(centre.x[0]), float(centre.x[-1])
+    low, high = float(centre.y[-1]), float(centre.y[0])
+    to_degrees = Transformer.from_crs(3035, 4326, always_xy=True)
+    bounds = to_degrees.transform_bounds(left, low, right, high)
     out = export_window(str(eu20 / "out"), "s2", str(tmp_path / "w.tif"), bbox=bounds)
     with rasterio.open(out) as file:
         assert file.crs.to_epsg() == 3035
