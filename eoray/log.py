@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TextIO, cast
 
 import structlog
+
+from eoray.masking import mask
 
 Style = Literal["auto", "json", "console"]
 
@@ -60,6 +62,7 @@ def configure_logging(
     style: Style = "auto",
     stream: TextIO | None = None,
     copy: str | None = None,
+    secrets: Sequence[str] = (),
 ) -> None:
     """Send eoray's events to a stream; a second call replaces the first.
 
@@ -68,22 +71,39 @@ def configure_logging(
         style: ``json``, ``console``, or ``auto``: console where the stream is a terminal.
         stream: Where to write; None takes stderr.
         copy: File that gets every event as a line of JSON too, such as a container's output.
+        secrets: Values that are masked wherever they occur; links and headers are in any case.
     """
     target = sys.stderr if stream is None else stream
     readable = style == "console" or (style == "auto" and target.isatty())
     handler = logging.StreamHandler(target)
-    handler.setFormatter(_formatter(readable=readable, colors=readable and target.isatty()))
+    handler.setFormatter(
+        _formatter(secrets, readable=readable, colors=readable and target.isatty())
+    )
     logger = logging.getLogger(LOGGER_NAME)
     logger.handlers = [handler]
     if copy is not None:
         second = logging.FileHandler(copy, mode="a", delay=True)
-        second.setFormatter(_formatter(readable=False, colors=False))
+        second.setFormatter(json_formatter(secrets))
         logger.addHandler(second)
     logger.setLevel(level)
     logger.propagate = False
 
 
-def _formatter(*, readable: bool, colors: bool) -> logging.Formatter:
+def json_formatter(secrets: Sequence[str] = ()) -> logging.Formatter:
+    """Write events as lines of JSON, without what must stay secret."""
+    return _formatter(secrets, readable=False, colors=False)
+
+
+class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
+    """Masks whatever was rendered, tracebacks too."""
+
+    secrets: Sequence[str] = ()
+
+    def format(self, record: logging.LogRecord) -> str:
+        return mask(super().format(record), self.secrets)
+
+
+def _formatter(secrets: Sequence[str], *, readable: bool, colors: bool) -> logging.Formatter:
     renderers: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)]
         if readable
@@ -95,8 +115,10 @@ def _formatter(*, readable: bool, colors: bool) -> logging.Formatter:
     stamp = structlog.processors.TimeStamper(
         fmt="%H:%M:%S" if readable else "iso", utc=not readable
     )
-    return structlog.stdlib.ProcessorFormatter(
+    formatter = _MaskingFormatter(
         # Events of plain `logging` calls below the same name get the same fields.
         foreign_pre_chain=_BEFORE_RENDERING,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, stamp, *renderers],
     )
+    formatter.secrets = secrets
+    return formatter

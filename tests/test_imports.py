@@ -17,7 +17,7 @@ import eoray
 PACKAGE = Path(eoray.__file__).parent
 
 ORDER = (
-    {"errors"},
+    {"errors", "masking"},
     {"log", "sentinel2", "grid", "timeline", "buckets", "kernels"},
     {"config"},
     {"storage", "execute", "k8s"},

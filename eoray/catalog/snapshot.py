@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from eoray import storage
 from eoray.catalog.geoparquet import ITEM_COLUMN, items_table
 from eoray.errors import CatalogError
+from eoray.masking import is_signed, mask
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +34,7 @@ def write_snapshot(items: Iterable[pystac.Item], url: str) -> str:
         The hash of the items, as ``hash_items`` gives it.
 
     Raises:
-        CatalogError: There are no items.
+        CatalogError: There are no items, or some carry signed links.
         StoreError: The place may not be written.
     """
     import pyarrow as pa
@@ -44,11 +45,25 @@ def write_snapshot(items: Iterable[pystac.Item], url: str) -> str:
         raise CatalogError(
             f"no items to freeze at {url!r}; widen aoi or time, or check source.collection"
         )
+    _check_unsigned(documents)
     digest = _digest(documents)
     sink = pa.BufferOutputStream()
     pq.write_table(items_table(documents), sink, compression="zstd")
     storage.write_bytes(url, sink.getvalue().to_pybytes())
     return digest
+
+
+def _check_unsigned(documents: Iterable[dict[str, Any]]) -> None:
+    """Refuse links that give a right to whoever reads the snapshot, and that end within hours."""
+    for document in documents:
+        for key, asset in document["assets"].items():
+            if is_signed(asset["href"]):
+                raise CatalogError(
+                    f"asset {key!r} of item {document['id']!r} has a signed link "
+                    f"({mask(asset['href'])!r}), which would stand in the store for all to read "
+                    "and stop working within hours; take a catalogue with plain links, and give "
+                    "this machine or the pods an identity that may read them"
+                )
 
 
 def read_snapshot(url: str) -> tuple[list[pystac.Item], str]:

@@ -13,17 +13,14 @@ from typing import TYPE_CHECKING, Any
 from eoray.config import dump_config, local_paths
 from eoray.errors import ConfigError
 from eoray.k8s.names import MAX_NAME
+from eoray.masking import is_secret_name, is_signed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from eoray.config import RunConfig
 
-_SECRET_WORDS = ("secret", "password", "passwd", "token", "private", "credential", "access_key")
-
 _MOST_BYTES = 120_000
-
-_SIGNED = ("X-Amz-Signature=", "X-Goog-Signature=", "?sig=", "&sig=")
 
 
 def check_run(config: RunConfig, folder: Path) -> None:
@@ -69,7 +66,7 @@ def _paths(config: RunConfig, folder: Path) -> Iterator[str]:
 
 def _environment(config: RunConfig) -> Iterator[str]:
     for name in config.cluster.env:
-        if any(word in name.lower() for word in _SECRET_WORDS):
+        if is_secret_name(name):
             yield (
                 f"cluster.env.{name}: looks like a secret, and whoever may read the job would "
                 "read it; put it into a Secret of the namespace and name that in cluster.secrets"
@@ -85,7 +82,7 @@ def _signatures(config: RunConfig) -> Iterator[str]:
             waiting += [(f"{key}.{name}".lstrip("."), inner) for name, inner in value.items()]
         elif isinstance(value, list):
             waiting += [(f"{key}.{number}", inner) for number, inner in enumerate(value)]
-        elif isinstance(value, str) and any(mark in value for mark in _SIGNED):
+        elif isinstance(value, str) and is_signed(value):
             yield (
                 f"{key}: holds a signed link, and whoever may read the job would read it; name "
                 "the plain address and give the pods an identity or a Secret (cluster.secrets)"

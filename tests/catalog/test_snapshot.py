@@ -47,6 +47,18 @@ def test_items_of_all_providers_fit_in_one_snapshot(load: Load, tmp_path: Path) 
     assert (len(again), known) == (len(items), digest)
 
 
+@pytest.mark.parametrize("query", ["?X-Amz-Date=1&X-Amz-Signature=0af3", "?sv=2024&sig=aB%3D"])
+def test_signed_links_are_refused_and_not_repeated(make: Make, tmp_path: Path, query: str) -> None:
+    item = make(name="a")
+    key = next(iter(item.assets))
+    item.assets[key].href += query
+    with pytest.raises(CatalogError, match=rf"asset '{key}' of item .*signed link") as refused:
+        write_snapshot([item], str(tmp_path / "items.parquet"))
+    assert list(tmp_path.iterdir()) == []
+    assert "***" in str(refused.value)
+    assert query.rpartition("=")[2] not in str(refused.value).replace("***", "")
+
+
 def test_neither_order_nor_encoding_nor_links_change_the_hash(make: Make, tmp_path: Path) -> None:
     items = [make(name="b"), make(name="a")]
     digest = write_snapshot(items, str(tmp_path / "x.parquet"))
