@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
@@ -73,12 +74,13 @@ def read_bytes(url: str) -> bytes:
 
 
 def list_names(url: str) -> list[str]:
-    """Names of the objects or files right below a folder or prefix, in order; none is fine."""
+    """Names of what lies right below a folder or prefix, folders too, in order; none is fine."""
     if is_local(url):
         folder = local_path(url)
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    found = object_store(url).list_with_delimiter()["objects"]
-    return sorted(str(entry["path"]) for entry in found)
+    found = object_store(url).list_with_delimiter()
+    paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+    return sorted(_name(str(path)) for path in paths)
 
 
 def delete(url: str) -> None:
@@ -163,8 +165,13 @@ def read_json(url: str) -> Any:
     return json.loads(read_bytes(url))
 
 
-def object_store(url: str) -> obstore.store.ObjectStore:
-    """Open an object store by URL; credentials come from the environment, as obstore reads it."""
+def object_store(url: str, *, max_retries: int | None = None) -> obstore.store.ObjectStore:
+    """Open an object store by URL; credentials come from the environment, as obstore reads it.
+
+    Args:
+        url: Bucket or container, and a prefix.
+        max_retries: Of a request; None takes obstore's, which tries for minutes.
+    """
     from obstore.store import from_url
 
     from eoray.buckets import obstore_options
@@ -173,7 +180,11 @@ def object_store(url: str) -> obstore.store.ObjectStore:
         raise StoreError(
             f"store {url!r} has no scheme that eoray knows; use a folder, s3://, gs:// or az://"
         )
-    return from_url(url, **(obstore_options(url) if urlparse(url).scheme == "s3" else {}))
+    options: Any = obstore_options(url) if urlparse(url).scheme == "s3" else {}
+    if max_retries is not None and urlparse(url).scheme != "memory":
+        patience = timedelta(seconds=20)
+        options["retry_config"] = {"max_retries": max_retries, "retry_timeout": patience}
+    return from_url(url, **options)
 
 
 def filesystem(url: str) -> fsspec.AbstractFileSystem:
@@ -226,4 +237,4 @@ def _parent(url: str) -> str:
 
 
 def _name(url: str) -> str:
-    return url.rstrip("/").rsplit("/", 1)[1]
+    return url.rstrip("/").rpartition("/")[2]

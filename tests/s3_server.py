@@ -100,14 +100,26 @@ class _Handler(BaseHTTPRequestHandler):
             self._give(self.fake.objects[key])
 
     def _list(self, bucket: str) -> None:
-        """All keys below a prefix, in one page."""
-        prefix = parse_qs(urlsplit(self.path).query).get("prefix", [""])[0]
-        found = {k.partition("/")[2]: v for k, v in self.fake.objects.items()}
+        """Keys below a prefix, in one page; with a delimiter, folders for what is in them."""
+        query = parse_qs(urlsplit(self.path).query)
+        prefix = query.get("prefix", [""])[0]
+        found = {
+            key.partition("/")[2]: content
+            for key, content in sorted(self.fake.objects.items())
+            if key.startswith(f"{bucket}/{prefix}")
+        }
+        folders = set()
+        if "delimiter" in query:
+            folders = {key[: key.find("/", len(prefix)) + 1] for key in found} - {""}
+            found = {k: v for k, v in found.items() if "/" not in k[len(prefix) :]}
         rows = "".join(
             f"<Contents><Key>{key}</Key><Size>{len(content)}</Size><ETag>{_tag(content)}</ETag>"
             "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
-            for key, content in sorted(found.items())
-            if key.startswith(prefix)
+            for key, content in found.items()
+        )
+        rows += "".join(
+            f"<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>"
+            for folder in sorted(folders)
         )
         head = f"<Name>{bucket}</Name><Prefix>{prefix}</Prefix><IsTruncated>false</IsTruncated>"
         self._answer(200, f"<ListBucketResult>{head}{rows}</ListBucketResult>".encode())

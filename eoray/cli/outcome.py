@@ -27,7 +27,12 @@ class Exit(IntEnum):
     CANCELLED = 5
 
 
-_BY_KIND = {"config": Exit.USAGE, "timeout": Exit.TIMEOUT, "cluster": Exit.UNREACHABLE}
+_BY_KIND = {
+    "config": Exit.USAGE,
+    "timeout": Exit.TIMEOUT,
+    "cluster": Exit.UNREACHABLE,
+    "access": Exit.UNREACHABLE,
+}
 
 _CANCELLED = "stopped; state kept; run the same command again to go on"
 
@@ -62,7 +67,7 @@ def run_verb(
         raise typer.Exit(Exit.CANCELLED) from error
     except Exception as error:
         if debug or not isinstance(error, (EorayError, OSError)):
-            traceback.print_exc()
+            typer.echo(_masked(traceback.format_exc()), err=True)
         _fail(error, f"error: {type(error).__name__}: {error}", as_json=as_json)
         raise typer.Exit(resolve_exit(error)) from error
     said = json.dumps(result) if as_json else text(result)
@@ -88,18 +93,27 @@ def resolve_exit(error: BaseException) -> Exit:
 
 def _begin_logging(*, debug: bool) -> None:
     from eoray.log import configure_logging
+    from eoray.masking import secrets_of
 
     # in a pod the driver is a child of Ray: its own stderr is not what the cluster's logs show
     copy = os.environ.get("EORAY_LOG_COPY") or None
-    configure_logging(level="DEBUG" if debug else "INFO", copy=copy)
+    level = "DEBUG" if debug else "INFO"
+    configure_logging(level=level, copy=copy, secrets=secrets_of(os.environ))
 
 
 def _fail(error: BaseException, line: str, *, as_json: bool) -> None:
-    typer.echo(line, err=True)
+    typer.echo(_masked(line), err=True)
     if as_json:
         kind = getattr(error, "kind", "defect" if isinstance(error, Exception) else "cancelled")
-        described = {"type": type(error).__name__, "kind": kind, "message": str(error)}
+        message = _masked(str(error))
+        described = {"type": type(error).__name__, "kind": kind, "message": message}
         typer.echo(json.dumps({"error": described}))
+
+
+def _masked(text: str) -> str:
+    from eoray.masking import mask, secrets_of
+
+    return mask(text, secrets_of(os.environ))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

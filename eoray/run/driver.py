@@ -48,6 +48,8 @@ class StagePlan:
     rows: Sequence[Any]
     """Each with ``key, entry, tiles, sources`` and ``only(tiles)``."""
     worker: Worker
+    probe: Callable[[Sequence[Any]], None] | None = None
+    """Called with the rows that are to be run, before any is; raises what would stop them all."""
 
 
 @dataclass(slots=True)
@@ -99,6 +101,8 @@ class Driver:
         self._base = self.repository.lookup_branch(store.BRANCH)
         self._prepare(plan)
         todo = self._todo(plan, report)
+        if todo and plan.probe is not None:
+            plan.probe(todo)
         meter = StageMeter(self.holder.run, plan.name, len(plan.rows))
         meter.done(report.skipped)
         try:

@@ -19,6 +19,7 @@ from eoray.log import get_logger
 from eoray.run.driver import Driver, Wave
 from eoray.run.estimate import PlanReport, estimate_reads, scenes_of
 from eoray.run.lease import hold_store
+from eoray.run.probe import probe_store
 from eoray.run.record import RunPaths, RunReport, merge_record, versions
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ class Run:
         begun = time.monotonic()
         paths = self.paths
         report = RunReport(paths.name, paths.key)
+        probe_store(paths.store)
         with hold_store(paths.store, paths.key, manner=self.config.run.lease) as holder:
             context = StageContext(self, paths, stages)
             check_stages(context, stages)

@@ -12,6 +12,7 @@ from eoray.execute import Executor
 from eoray.grid import Tile
 from eoray.run.aoi import resolve_aoi
 from eoray.run.driver import Driver, StagePlan, StageReport
+from eoray.run.probe import probe_inputs
 
 if TYPE_CHECKING:
     from eoray.config import RunConfig
@@ -94,8 +95,9 @@ def run_cube(context: StageContext) -> dict[str, Any]:
     _record_plan(context, plan)
     raise_errors = (settings.cube.errors or settings.run.errors) == "raise"
     worker = SceneWorker(plan.recipe, raise_errors=raise_errors, retries=settings.run.retries)
+    spec = scene_product(plan.recipe)
     report = context.run_stage(
-        StagePlan("cube", scene_product(plan.recipe), plan.entries, plan.rows, worker)
+        StagePlan("cube", spec, plan.entries, plan.rows, worker, probe_inputs)
     )
     _check_failed_share(context, report)
     outcome = outcome_of(report, context.paths.repository)
