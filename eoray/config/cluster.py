@@ -59,6 +59,8 @@ class WorkerGroup(Placement):
     """Stages that ``submit --phases`` gives these pods to; none given: all."""
     idle_seconds: Count = 60
     """A pod without work is given back after this time."""
+    grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
+    """From the notice that a pod is taken away to its end: a fit saves a checkpoint meanwhile."""
     price_per_hour: Annotated[float, Field(ge=0)] | None = None
     """Of a pod, in any currency."""
 
@@ -124,6 +126,8 @@ class ClusterSection(Section):
     """Kueue's local queue."""
     priority: str | None = None
     """Kueue's priority class."""
+    protect_head: bool = True
+    """Let no drain of its node end the head (a PodDisruptionBudget while the run lasts)."""
     history: Count = 8
     """Ended attempts of a run that are kept in the cluster."""
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _GROUP, _VERSION = API_VERSION.split("/")
 _RAYJOBS, _RAYCLUSTERS = "rayjobs", "rayclusters"
+_KUEUE, _WORKLOADS = "kueue.x-k8s.io", "workloads"
 _CRONJOBS, _JOBS, _BATCH = "cronjobs", "jobs", ("batch", "v1")
 
 _Group = tuple[str, str]
@@ -51,6 +52,10 @@ class ForbiddenError(ClusterError):
 
 class RefusedError(ClusterError):
     """The server refuses what it was given."""
+
+
+class NotServedError(ClusterError):
+    """The server knows no objects of this kind."""
 
 
 class Cluster:
@@ -238,6 +243,54 @@ class Cluster:
             ),
         )
         return made
+
+    def create_budget(self, body: dict[str, Any]) -> None:
+        """Create a PodDisruptionBudget.
+
+        Raises:
+            AlreadyExistsError: It is there already.
+        """
+        self._write(
+            "create",
+            "poddisruptionbudgets",
+            lambda: self._policy().create_namespaced_pod_disruption_budget(
+                self.namespace, body, field_validation="Strict", _request_timeout=_TIMEOUT_S
+            ),
+        )
+
+    def workloads(self) -> list[dict[str, Any]]:
+        """Kueue's Workloads of the namespace.
+
+        Raises:
+            NotServedError: There is no Kueue.
+        """
+        version = self._kueue()
+        path = f"/apis/{_KUEUE}/{version}/namespaces/{self.namespace}/{_WORKLOADS}"
+        found: list[dict[str, Any]] = self.ask("list", _WORKLOADS, path)["items"]
+        return found
+
+    def patch_workload(self, name: str, body: dict[str, Any]) -> None:
+        """Merge some fields into one of Kueue's Workloads."""
+        version = self._kueue()
+        self._write(
+            "patch",
+            _WORKLOADS,
+            lambda: self._custom().patch_namespaced_custom_object(
+                _KUEUE,
+                version,
+                self.namespace,
+                _WORKLOADS,
+                name,
+                body,
+                _request_timeout=_TIMEOUT_S,
+                _content_type="application/merge-patch+json",
+            ),
+        )
+
+    def _kueue(self) -> str:
+        """The version in which Kueue's objects are served best."""
+        group = self.ask("get", _WORKLOADS, f"/apis/{_KUEUE}")
+        return str(group["preferredVersion"]["version"])
 
     def pods(self, selector: str) -> list[dict[str, Any]]:
         """Pods with some labels."""
@@ -427,6 +480,11 @@ class Cluster:
 
         return CoreV1Api(self._client())
 
+    def _policy(self) -> Any:
+        from kubernetes.client import PolicyV1Api
+
+        return PolicyV1Api(self._client())
+
     def _client(self) -> ApiClient:
         if self._api is None:
             self._api = self._connect()
@@ -540,7 +598,7 @@ def _explain(error: Any, verb: str, resource: str, namespace: str) -> Exception:
     if error.status == 404 and reason == "NotFound":
         return AbsentError(f"cannot {where}: {said}")
     if error.status == 404:  # the path itself is unknown, not an object
-        return ClusterError(
+        return NotServedError(
             f"this cluster serves no {resource} ({said}); install the KubeRay operator 1.6 or "
             "newer with its CRDs"
         )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from eoray.errors import ClusterError
+from eoray.k8s.names import LIFE
 
 if TYPE_CHECKING:
     from eoray.k8s.client import Cluster
@@ -31,9 +33,10 @@ COMFORTS = (
     ("get", "pods/portforward", ""),
     ("create", "pods/portforward", ""),
     ("get", "rayclusters", "ray.io"),
+    ("create", "poddisruptionbudgets", "policy"),
 )
 """Rights of some verbs: ``delete`` and the pruning of old attempts, ``logs``, ``schedule``,
-``connect``, and runs on a cluster that stays."""
+``connect``, and runs on a cluster that stays; and the protection of heads."""
 
 FEATURES = {
     "authOptions": "1.6: without it Ray's ports are open to whoever reaches them",
@@ -57,12 +60,15 @@ class Finding:
         return f"{self.verdict:<8} {self.what:<14} {self.said}{remedy}"
 
 
-def examine(cluster: Cluster, *, service_account: str = "eoray-ray") -> list[Finding]:
+def examine(
+    cluster: Cluster, *, service_account: str = "eoray-ray", now: datetime | None = None
+) -> list[Finding]:
     """Ask a cluster what a run needs of it; nothing is changed.
 
     Args:
         cluster: The namespace that runs shall live in.
         service_account: Of Ray's pods.
+        now: Moment at which ages are told; None for this one.
 
     Raises:
         ClusterError: Nothing answers.
@@ -74,6 +80,7 @@ def examine(cluster: Cluster, *, service_account: str = "eoray-ray") -> list[Fin
     findings += _account(cluster, service_account)
     findings += _namespace(cluster)
     findings += _quotas(cluster)
+    findings += _budgets(cluster, now or datetime.now(UTC))
     findings += _gpus(cluster)
     return findings
 
@@ -183,6 +190,35 @@ def _quotas(cluster: Cluster) -> Iterator[Finding]:
 
     path = f"/api/v1/namespaces/{cluster.namespace}/resourcequotas"
     yield from _look(cluster, "quota", "resourcequotas", path, judge)
+
+
+def _budgets(cluster: Cluster, now: datetime) -> Iterator[Finding]:
+    """Budgets that still hold a node though their run should be over."""
+
+    def judge(found: dict[str, Any]) -> Finding:
+        ours = [item for item in found["items"] if _is_ours(item)]
+        old = [item["metadata"]["name"] for item in ours if _outlives(item, now)]
+        if not old:
+            return Finding("disruption", "ok", f"{len(ours)} heads protected, none beyond its time")
+        return Finding(
+            "disruption", "warn", f"{', '.join(old)} block the drain of a node beyond their time",
+            "look at these runs with `eoray status`, end them with `eoray cancel`",
+        )  # fmt: skip
+
+    path = f"/apis/policy/v1/namespaces/{cluster.namespace}/poddisruptionbudgets"
+    yield from _look(cluster, "disruption", "poddisruptionbudgets", path, judge)
+
+
+def _is_ours(budget: dict[str, Any]) -> bool:
+    return LIFE in budget["metadata"].get("annotations", {})
+
+
+def _outlives(budget: dict[str, Any], now: datetime) -> bool:
+    """Whether a budget holds a pod after the time that its run may last."""
+    metadata = budget["metadata"]
+    begun = datetime.fromisoformat(metadata["creationTimestamp"])
+    over = (now - begun).total_seconds() > float(metadata["annotations"][LIFE])
+    return over and bool((budget.get("status") or {}).get("currentHealthy", 0))
 
 
 def _gpus(cluster: Cluster) -> Iterator[Finding]:

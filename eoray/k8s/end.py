@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from eoray.errors import ClusterError
-from eoray.k8s.names import CANCELLED
+from eoray.k8s.client import ForbiddenError, NotServedError
+from eoray.k8s.names import CANCELLED, QUEUE
 from eoray.k8s.states import State, state_of
 
 if TYPE_CHECKING:
     from eoray.k8s.client import Cluster
 
-_QUEUE = "kueue.x-k8s.io/queue-name"
-
 FINALIZER = "ray.io/rayjob-finalizer"
 
 
 def cancel_attempt(
-    cluster: Cluster, rayjob: dict[str, Any], *, now: Callable[[], datetime] | None = None
+    cluster: Cluster,
+    rayjob: dict[str, Any],
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+    now: Callable[[], datetime] | None = None,
 ) -> State:
     """End an attempt and keep what is known of it.
 
     The annotation says that it was meant, since a suspended RayJob may also wait in a queue. What
-    is committed stays; the next attempt goes on from there. Of an attempt that has ended, the pods
-    that outlive it are ended.
+    takes the pods away makes the kubelet run the head's preStop hook, which asks the driver to
+    stop and waits for it, a minute at most: see ``eoray.k8s.hooks``. What is committed stays; the
+    next attempt goes on from there. Of an attempt that has ended, the pods that outlive it are
+    ended.
 
-    Raises:
-        ClusterError: A queue drives the attempt: only that may suspend it.
+    Args:
+        cluster: Where it is.
+        rayjob: The attempt.
+        tell: Called where it had to be deleted instead.
+        now: Clock.
     """
-    name, labels = rayjob["metadata"]["name"], rayjob["metadata"].get("labels", {})
-    state = state_of(rayjob)
+    name, state = rayjob["metadata"]["name"], state_of(rayjob)
     other = rayjob.get("spec", {}).get("clusterSelector", {}).get("ray.io/cluster")
     if other and state.is_finished:
         return state  # the cluster is not the run's to end
@@ -47,16 +54,46 @@ def cancel_attempt(
         if ray_cluster:
             cluster.delete_raycluster(ray_cluster)
         return state
-    if _QUEUE in labels:
-        raise ClusterError(
-            f"attempt {name!r} is driven by Kueue, which alone may suspend it; delete it with "
-            f"`eoray delete {name}`: what is committed stays"
-        )
     moment = (now or (lambda: datetime.now(UTC)))().isoformat(timespec="seconds")
     mark = {"metadata": {"annotations": {CANCELLED: f"{moment} {_user()}"}}}
-    cluster.patch_rayjob(name, {**mark, "spec": {"suspend": True}})
+    if _is_queued_by_kueue(cluster, rayjob):
+        cluster.patch_rayjob(name, mark)
+        _take_from_queue(cluster, rayjob, tell)
+    else:
+        cluster.patch_rayjob(name, {**mark, "spec": {"suspend": True}})
     found = cluster.rayjob(name)
     return State("cancelled") if found is None else state_of(found)
+
+
+def _is_queued_by_kueue(cluster: Cluster, rayjob: Mapping[str, Any]) -> bool:
+    """Tell whether Kueue alone may suspend an attempt: it has a queue, and there is a Kueue."""
+    if QUEUE not in rayjob["metadata"].get("labels", {}):
+        return False
+    try:
+        cluster.workloads()
+    except NotServedError:
+        return False
+    except ForbiddenError:
+        return True
+    return True
+
+
+def _take_from_queue(
+    cluster: Cluster, rayjob: Mapping[str, Any], tell: Callable[[str], None]
+) -> None:
+    """Let Kueue evict an attempt for good; where nobody may tell it to, delete the attempt."""
+    name, uid = rayjob["metadata"]["name"], rayjob["metadata"]["uid"]
+    try:
+        for workload in cluster.workloads():
+            owners = workload["metadata"].get("ownerReferences", ())
+            if any(owner.get("uid") == uid for owner in owners):
+                cluster.patch_workload(workload["metadata"]["name"], {"spec": {"active": False}})
+                return
+        why = "Kueue has no Workload of it"
+    except ForbiddenError:
+        why = "you may not list or patch Kueue's Workloads"
+    cluster.delete_rayjob(name)
+    tell(f"{name} was deleted, not suspended: {why}; its record lies beside the outputs")
 
 
 def delete_attempt(

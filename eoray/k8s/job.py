@@ -95,9 +95,13 @@ class Job:
 
         return wait_for_end(self.cluster, self.name, timeout_s=timeout, tell=tell, on_poll=read)
 
-    def cancel(self) -> State:
-        """End it; what is committed stays, and so does what is known of it."""
-        return cancel_attempt(self.cluster, self.describe())
+    def cancel(self, *, tell: Callable[[str], None] = lambda _: None) -> State:
+        """End it; what is committed stays, and so does what is known of it.
+
+        Args:
+            tell: Called where it had to be deleted instead of suspended.
+        """
+        return cancel_attempt(self.cluster, self.describe(), tell=tell)
 
     def delete(self) -> bool:
         """Delete it and its pods; False where it was gone already."""

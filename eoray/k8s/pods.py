@@ -7,6 +7,7 @@ from typing import Any
 
 from eoray.config import ClusterSection
 from eoray.config.cluster import HeadSection, WorkerGroup
+from eoray.k8s.hooks import HEAD_GRACE_S, save_fit, stop_driver
 
 RUN_FOLDER = "/etc/eoray"
 """Where the run file lies in the pods."""
@@ -31,6 +32,12 @@ CONTAINER_SECURITY: dict[str, Any] = {
     "capabilities": {"drop": ["ALL"]},
 }
 
+_OWN_CLUSTER = {
+    "name": "EORAY_RAY_CLUSTER",
+    "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['ray.io/cluster']"}},
+}
+"""Tells an attempt from one that had its name before and was deleted."""
+
 _SHORT_TOLERATIONS = [
     {"key": f"node.kubernetes.io/{what}", "operator": "Exists", "effect": "NoExecute",
      "tolerationSeconds": 30}
@@ -52,6 +59,8 @@ def head_template(
     template["metadata"]["annotations"] = annotations
     template["spec"]["tolerations"] += _SHORT_TOLERATIONS
     template["spec"]["automountServiceAccountToken"] = cluster.autoscale
+    template["spec"]["terminationGracePeriodSeconds"] = HEAD_GRACE_S
+    template["spec"]["containers"][0]["lifecycle"] = stop_driver()
     return template
 
 
@@ -64,6 +73,10 @@ def worker_template(
 ) -> dict[str, Any]:
     """The pod of a group of workers."""
     template = _template(cluster, WORKER, group, config_map, labels, env)
+    template["spec"]["terminationGracePeriodSeconds"] = group.grace_seconds
+    hook = save_fit(group.grace_seconds)
+    if hook is not None:
+        template["spec"]["containers"][0]["lifecycle"] = hook
     if group.gpus:
         template["spec"]["tolerations"].append(
             {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
@@ -112,7 +125,10 @@ def _template(
                     "name": container,
                     "image": cluster.image,
                     "imagePullPolicy": "IfNotPresent",
-                    "env": [{"name": k, "value": v} for k, v in sorted(env.items())],
+                    "env": [
+                        *({"name": k, "value": v} for k, v in sorted(env.items())),
+                        _OWN_CLUSTER,
+                    ],
                     "envFrom": [{"secretRef": {"name": name}} for name in cluster.secrets],
                     "resources": {
                         "requests": {**resources, "ephemeral-storage": "4Gi"},

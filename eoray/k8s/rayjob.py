@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from eoray.errors import ConfigError
-from eoray.k8s.names import ATTEMPT, NAME, PART_OF, RUN, SCHEDULE, attempt_name
+from eoray.k8s.hooks import DRIVER_STOP_S, POD_FOLDER, RAY_STOP_S
+from eoray.k8s.names import ATTEMPT, LIFE, NAME, PART_OF, QUEUE, RUN, SCHEDULE, attempt_name
 from eoray.k8s.pods import (
     CONTAINER_SECURITY,
     RUN_FOLDER,
@@ -121,6 +122,8 @@ def _driver_environment(attempt: Attempt) -> dict[str, str]:
         "EORAY_DEADLINE_S": str(attempt.config.cluster.deadline_minutes * 60 - _OWN_DEADLINE_S),
         # the container's own standard output: what `kubectl logs` and log collectors read
         "EORAY_LOG_COPY": "/proc/1/fd/1",
+        # to the SIGKILL behind the SIGTERM of a stopped job; Ray's own is 3
+        "RAY_JOB_STOP_WAIT_TIME_S": str(DRIVER_STOP_S),
     }
 
 
@@ -128,26 +131,47 @@ def build_config_map(attempt: Attempt, rayjob: Mapping[str, Any]) -> dict[str, A
     """The run file of an attempt, collected with the RayJob that owns it."""
     from eoray.config import dump_config
 
-    metadata = rayjob["metadata"]
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {
-            "name": attempt.name,
-            "namespace": metadata["namespace"],
-            "labels": attempt.labels,
-            # without blockOwnerDeletion, which some clusters allow to few
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": "RayJob",
-                    "name": attempt.name,
-                    "uid": metadata["uid"],
-                }
-            ],
-        },
+        "metadata": _owned(attempt, rayjob),
         "immutable": True,
         "data": {"run.yaml": dump_config(attempt.config)},
+    }
+
+
+def build_budget(attempt: Attempt, rayjob: Mapping[str, Any]) -> dict[str, Any]:
+    """What keeps the head's node from being drained, collected with the RayJob that owns it.
+
+    One for each attempt: one for all heads would let some of them go. It selects pods, since a
+    RayCluster has no scale from which ``maxUnavailable`` could be counted.
+    """
+    cluster = attempt.config.cluster
+    life = (cluster.start_minutes + cluster.deadline_minutes) * 60 + cluster.keep_seconds
+    selected = {
+        RUN: attempt.key, ATTEMPT: str(attempt.number), "ray.io/node-type": "head",
+    }  # fmt: skip
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {**_owned(attempt, rayjob), "annotations": {LIFE: str(life)}},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": selected}},
+    }
+
+
+def _owned(attempt: Attempt, rayjob: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of an object that a RayJob owns, without blockOwnerDeletion: few may set it."""
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": "RayJob",
+        "name": attempt.name,
+        "uid": rayjob["metadata"]["uid"],
+    }
+    return {
+        "name": attempt.name,
+        "namespace": rayjob["metadata"]["namespace"],
+        "labels": attempt.labels,
+        "ownerReferences": [owner],
     }
 
 
@@ -165,7 +189,7 @@ def entrypoint(stages: Sequence[str], run_file: str = f"{RUN_FOLDER}/run.yaml") 
 def _queue_labels(cluster: ClusterSection) -> dict[str, str]:
     if cluster.queue is None:
         return {}
-    labels = {"kueue.x-k8s.io/queue-name": cluster.queue}
+    labels = {QUEUE: cluster.queue}
     if cluster.priority is not None:
         labels["kueue.x-k8s.io/priority-class"] = cluster.priority
     return labels
@@ -219,6 +243,10 @@ def _worker_group(attempt: Attempt, group: WorkerGroup, env: Mapping[str, str]) 
 def _environment(attempt: Attempt) -> dict[str, str]:
     return {
         "HOME": "/home/ray",
+        "EORAY_POD_FOLDER": POD_FOLDER,
+        # A node that gets SIGTERM tells Ray that it is taken away, so that what dies with it is
+        # no failure, and waits: 30 s by itself, longer than a pod has left behind its hook
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(RAY_STOP_S // 2),
         "RAY_USAGE_STATS_ENABLED": "0",
         # a torch that has to come from a cold disk needs longer than Ray's 30 s
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",

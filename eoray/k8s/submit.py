@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from eoray.config import resolve_path
 from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.k8s.checks import check_rayjob, check_run
-from eoray.k8s.client import AlreadyExistsError, Cluster, ForbiddenError
+from eoray.k8s.client import AlreadyExistsError, Cluster, ForbiddenError, RefusedError
 from eoray.k8s.existing import adopt_cluster
 from eoray.k8s.forecast import most_cpus
 from eoray.k8s.names import ATTEMPT, RUN, run_key
-from eoray.k8s.rayjob import Attempt, build_config_map, build_rayjob
+from eoray.k8s.rayjob import Attempt, build_budget, build_config_map, build_rayjob
 from eoray.k8s.states import State, state_of
 
 if TYPE_CHECKING:
@@ -78,14 +78,14 @@ def submit_run(
         goes_on = not state.is_finished and state.word not in _ENDING
         if goes_on or (state.word == "succeeded" and not again):
             what: Literal["attached", "done"] = "done" if state.is_finished else "attached"
-            _complete(cluster, replace(attempt, number=_number(latest)), latest, state)
+            _complete(cluster, replace(attempt, number=_number(latest)), latest, state, tell)
             return Submission(latest["metadata"]["name"], attempt.key, what, state)
         _wait_for_pods(cluster, attempt.key, tell, wait)
         attempt = replace(attempt, number=_number(latest) + 1)
     rayjob = build_rayjob(attempt, cluster.namespace)
     check_rayjob(rayjob)
     cluster.create_rayjob(rayjob, dry_run=True)
-    return _create(cluster, attempt, rayjob)
+    return _create(cluster, attempt, rayjob, tell)
 
 
 def plan_attempt(
@@ -119,8 +119,10 @@ def prune_history(cluster: Cluster, key: str, keep: int) -> list[str]:
     return [name for name in names if cluster.delete_rayjob(name)]
 
 
-def _create(cluster: Cluster, attempt: Attempt, rayjob: dict[str, Any]) -> Submission:
-    """RayJob first, then the ConfigMap that it owns: pods wait for it, nothing is left behind."""
+def _create(
+    cluster: Cluster, attempt: Attempt, rayjob: dict[str, Any], tell: Callable[[str], None]
+) -> Submission:
+    """RayJob first, then what it owns: pods wait for their run file, nothing is left behind."""
     try:
         made = cluster.create_rayjob(rayjob)
     except AlreadyExistsError:
@@ -128,25 +130,49 @@ def _create(cluster: Cluster, attempt: Attempt, rayjob: dict[str, Any]) -> Submi
         if there is None:
             raise
         state = state_of(there)
-        _complete(cluster, attempt, there, state)
+        _complete(cluster, attempt, there, state, tell)
         return Submission(attempt.name, attempt.key, "attached", state)
-    _add_run_file(cluster, attempt, made)
+    _add_owned(cluster, attempt, made, tell)
     with suppress(ForbiddenError):  # schedules may submit, not delete
         prune_history(cluster, attempt.key, attempt.config.cluster.history)
     return Submission(attempt.name, attempt.key, "created", state_of(made))
 
 
-def _complete(cluster: Cluster, attempt: Attempt, rayjob: Mapping[str, Any], state: State) -> None:
-    """Make the run file that a submitter which died left out; looking first needs a right more."""
+def _complete(
+    cluster: Cluster,
+    attempt: Attempt,
+    rayjob: Mapping[str, Any],
+    state: State,
+    tell: Callable[[str], None],
+) -> None:
+    """Make what a submitter which died left out; looking first needs a right more."""
     if not state.is_finished:
-        _add_run_file(cluster, attempt, rayjob)
+        _add_owned(cluster, attempt, rayjob, tell)
 
 
-def _add_run_file(cluster: Cluster, attempt: Attempt, rayjob: Mapping[str, Any]) -> None:
-    try:
+def _add_owned(
+    cluster: Cluster, attempt: Attempt, rayjob: Mapping[str, Any], tell: Callable[[str], None]
+) -> None:
+    # where they are there, another submitter of the same attempt was faster
+    with suppress(AlreadyExistsError):
         cluster.create_config_map(build_config_map(attempt, rayjob))
+    own_head = attempt.config.cluster.ray_cluster is None
+    if own_head and attempt.config.cluster.protect_head:
+        _protect_head(cluster, attempt, rayjob, tell)
+
+
+def _protect_head(
+    cluster: Cluster, attempt: Attempt, rayjob: Mapping[str, Any], tell: Callable[[str], None]
+) -> None:
+    try:
+        cluster.create_budget(build_budget(attempt, rayjob))
     except AlreadyExistsError:
-        return  # another submitter of the same attempt was faster
+        return
+    except (ForbiddenError, RefusedError) as error:
+        tell(
+            f"a drain of its node may end the head of {attempt.name}: {error} "
+            "(cluster.protect_head: false goes without)"
+        )
 
 
 def _wait_for_pods(

@@ -28,6 +28,7 @@ ROLES: dict[str, dict[str, set[str]]] = {
         "cronjobs.batch": {CREATE, "patch", "delete"} | READ,
         "jobs.batch": {CREATE, "patch", "delete"} | READ,
         "poddisruptionbudgets.policy": {CREATE, "list"},
+        "workloads.kueue.x-k8s.io": {"list", "patch"},
     },
     "eoray-view": {
         "rayjobs.ray.io": READ,
@@ -94,6 +95,11 @@ def test_the_only_named_right_is_the_clusters_token(full: Release) -> None:
 def test_without_a_cluster_no_role_mentions_secrets(defaults: Release) -> None:
     rules = [rule for role in defaults.named("Role").values() for rule in role["rules"]]
     assert "secrets" not in {resource for rule in rules for resource in rule["resources"]}
+
+
+def test_without_kueue_no_role_mentions_its_workloads(defaults: Release) -> None:
+    rules = [rule for role in defaults.named("Role").values() for rule in role["rules"]]
+    assert "workloads" not in {resource for rule in rules for resource in rule["resources"]}
 
 
 def test_there_are_three_roles(full: Release) -> None:

@@ -15,6 +15,7 @@ from eoray.k8s.end import delete_attempt
 from eoray.k8s.rayjob import build_rayjob
 from eoray.k8s.submit import plan_attempt, submit_run
 from tests.cluster.machine import wait_until
+from tests.cluster.pods import restricted_pod, wait_for_phase
 
 pytestmark = [
     pytest.mark.cluster,
@@ -128,6 +129,39 @@ def test_run_file_is_collected_with_its_attempt(
     assert is_there()
     assert delete_attempt(cluster, made.name, timeout_s=60) is True
     wait_until(lambda: not is_there(), 30, "the run file to be collected")
+
+
+def test_head_of_a_run_is_not_drained_from_its_node(
+    api: client.ApiClient, cluster: Cluster, config: RunConfig
+) -> None:
+    made = submit_run(cluster, config, Path("/"))
+    kept = cluster.rayjob(made.name)
+    assert kept is not None
+    template = kept["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
+    pod = restricted_pod("head", "import signal; signal.pause()")
+    # the second label is KubeRay's own
+    pod["metadata"]["labels"] = {**template["metadata"]["labels"], "ray.io/node-type": "head"}
+    core: Any = client.CoreV1Api(api)
+    policy: Any = client.PolicyV1Api(api)
+    core.create_namespaced_pod(cluster.namespace, pod)
+    wait_for_phase(core, cluster.namespace, "head", "Running")
+
+    def is_held() -> bool:
+        found = policy.read_namespaced_pod_disruption_budget(made.name, cluster.namespace).status
+        return bool(found and found.current_healthy == 1)
+
+    wait_until(is_held, 60, "the budget to count the head")
+    eviction: Any = {"metadata": {"name": "head", "namespace": cluster.namespace}}
+    with pytest.raises(client.ApiException, match="disruption budget") as refused:
+        core.create_namespaced_pod_eviction("head", cluster.namespace, eviction)
+    assert refused.value.status == 429
+    assert delete_attempt(cluster, made.name, timeout_s=60) is True
+
+    def is_gone() -> bool:
+        found = policy.list_namespaced_pod_disruption_budget(cluster.namespace).items
+        return not found
+
+    wait_until(is_gone, 60, "the budget to be collected")
 
 
 def test_quota_refuses_before_anything_is_created(

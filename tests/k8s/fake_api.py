@@ -41,6 +41,7 @@ class FakeApi:
     """(verb, resource) that the caller has no right to."""
     served: tuple[str, ...] = (
         "rayjobs", "rayclusters", "configmaps", "pods", "events", "secrets", "cronjobs", "jobs",
+        "poddisruptionbudgets",
     )  # fmt: skip
     forwards: Forwards = field(default_factory=Forwards)
     url: str = ""
@@ -118,6 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._review()
         elif parts[-1] in ("nodes", "version", "v1") or parts[-2] == "namespaces":
             self._status(403, f"{parts[-1]} is forbidden")
+        elif "namespaces" not in parts:
+            self._answer(404, b"404 page not found\n", "text/plain")
         else:
             self._handle_namespaced(parts, act)
 

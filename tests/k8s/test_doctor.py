@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from eoray.errors import ClusterError
 from eoray.k8s.client import Cluster
 from eoray.k8s.doctor import FEATURES, Finding, examine
+from eoray.k8s.names import LIFE
 from tests.k8s.fake_api import FakeApi
 
 SCHEMAS = "/openapi/v3/apis/ray.io/v1"
@@ -16,6 +18,7 @@ ACCOUNT = "/api/v1/namespaces/maps/serviceaccounts/eoray-ray"
 NAMESPACE = "/api/v1/namespaces/maps"
 QUOTAS = "/api/v1/namespaces/maps/resourcequotas"
 NODES = "/api/v1/nodes"
+BUDGETS = "/apis/policy/v1/namespaces/maps/poddisruptionbudgets"
 
 
 def schema(*fields: str) -> dict[str, Any]:
@@ -36,6 +39,7 @@ def healthy(api: FakeApi) -> FakeApi:
         ACCOUNT: {"metadata": {"name": "eoray-ray"}},
         NAMESPACE: {"metadata": {"labels": {label: "restricted"}}},
         QUOTAS: {"items": []},
+        BUDGETS: {"items": []},
         NODES: {"items": [gpu, gpu, {"status": {}}]},
     }
     return api
@@ -96,6 +100,31 @@ def test_namespace_without_a_pod_standard_and_a_quota_on_runs_are_warnings(
     found = {f.what: f for f in examine(cluster)}
     assert (found["namespace"].verdict, found["quota"].verdict) == ("warn", "warn")
     assert found["quota"].said == "count/rayjobs.ray.io: 9 of 10"
+
+
+def budget(name: str, *, life: str | None, healthy: int) -> dict[str, Any]:
+    annotations = {} if life is None else {LIFE: life}
+    created = "2026-01-01T00:00:00Z"
+    metadata = {"name": name, "creationTimestamp": created, "annotations": annotations}
+    return {"metadata": metadata, "status": {"currentHealthy": healthy}}
+
+
+def test_budget_that_blocks_a_drain_beyond_its_runs_time_is_named(
+    healthy: FakeApi, cluster: Cluster
+) -> None:
+    healthy.plain[BUDGETS] = {
+        "items": [
+            budget("stuck-1", life="3600", healthy=1),
+            budget("ended-1", life="3600", healthy=0),
+            budget("young-1", life="86400", healthy=1),
+            budget("theirs", life=None, healthy=1),
+        ]
+    }
+    found = {f.what: f for f in examine(cluster, now=datetime(2026, 1, 1, 1, 1, tzinfo=UTC))}
+    assert found["disruption"].verdict == "warn"
+    assert found["disruption"].said == "stuck-1 block the drain of a node beyond their time"
+    found = {f.what: f for f in examine(cluster, now=datetime(2026, 1, 1, 0, 59, tzinfo=UTC))}
+    assert found["disruption"].said == "3 heads protected, none beyond its time"
 
 
 def test_lines_show_verdict_subject_and_remedy() -> None:

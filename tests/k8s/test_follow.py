@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from eoray.errors import ClusterError
 from eoray.k8s.client import Cluster
-from eoray.k8s.end import FINALIZER, cancel_attempt, delete_attempt
 from eoray.k8s.follow import HeadLog, WaitTimeoutError, explain, wait_for_end
-from eoray.k8s.names import CANCELLED
 from tests.k8s.fake_api import FakeApi
 
 NAME = "slovenia-01234567-1"
@@ -126,42 +123,3 @@ def test_log_of_a_pod_that_vanished_is_no_end(
     assert list(log.read(job)) == []
     api.logs["head"] = "T1 one\n"
     assert list(log.read(job)) == ["one"]
-
-
-def test_cancelling_marks_and_suspends(api: FakeApi, cluster: Cluster, job: dict[str, Any]) -> None:
-    api.set_status(NAME, jobDeploymentStatus="Running")
-    state = cancel_attempt(cluster, job, now=lambda: datetime(2026, 1, 2, tzinfo=UTC))
-    assert state.word == "cancelling"
-    kept = api.objects["rayjobs", "maps", NAME]
-    assert kept["spec"]["suspend"] is True
-    assert kept["metadata"]["annotations"][CANCELLED].startswith("2026-01-02T00:00:00+00:00 ")
-
-
-def test_cancelling_what_has_ended_ends_the_pods_that_outlive_it(
-    api: FakeApi, cluster: Cluster, job: dict[str, Any]
-) -> None:
-    api.set_status(NAME, jobDeploymentStatus="Failed", rayClusterName="ray-x")
-    api.put("rayclusters", {"metadata": {"name": "ray-x"}})
-    assert cancel_attempt(cluster, job).word == "failed"
-    assert api.names("rayclusters") == []
-    assert "suspend" not in job["spec"]
-
-
-def test_run_that_a_queue_drives_is_not_suspended_by_us(
-    api: FakeApi, cluster: Cluster, job: dict[str, Any]
-) -> None:
-    job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "main"
-    with pytest.raises(ClusterError, match="driven by Kueue"):
-        cancel_attempt(cluster, job)
-    assert api.written() == []
-
-
-def test_deleting_says_when_only_the_operators_finalizer_holds(
-    api: FakeApi, cluster: Cluster, job: dict[str, Any]
-) -> None:
-    job["metadata"]["finalizers"] = [FINALIZER]
-    with pytest.raises(ClusterError, match="the KubeRay operator does not run"):
-        delete_attempt(cluster, NAME, timeout_s=4, wait=lambda _: None)
-    job["metadata"]["finalizers"] = []
-    assert delete_attempt(cluster, NAME) is True
-    assert delete_attempt(cluster, NAME) is False

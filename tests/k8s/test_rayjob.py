@@ -77,10 +77,39 @@ def test_driver_ends_before_kuberay_cuts_it_off_and_logs_to_the_container(
     read_config: Any,
 ) -> None:
     rayjob = built(read_config("cluster.deadline_minutes=90"))
-    env = {e["name"]: e["value"] for e in pods(rayjob)[0]["containers"][0]["env"]}
+    env = {e["name"]: e.get("value") for e in pods(rayjob)[0]["containers"][0]["env"]}
     assert env["EORAY_DEADLINE_S"] == "5340"
     assert env["EORAY_ATTEMPT"] == rayjob["metadata"]["name"]
     assert env["EORAY_LOG_COPY"] == "/proc/1/fd/1"
+
+
+def test_head_asks_its_driver_to_stop_and_leaves_it_a_minute(config: RunConfig) -> None:
+    head = pods(built(config))[0]
+    env = {e["name"]: e.get("value") for e in head["containers"][0]["env"]}
+    *shell, script, _, seconds = head["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert (shell, seconds) == (["/bin/sh", "-c"], "60")
+    assert "kill -TERM" in script
+    assert head["terminationGracePeriodSeconds"] > int(seconds)
+    assert env["RAY_JOB_STOP_WAIT_TIME_S"] == "60"
+    assert env["EORAY_POD_FOLDER"].startswith("/tmp/")
+
+
+@pytest.mark.parametrize(("grace", "hook"), [(0, None), (10, None), (11, "1"), (120, "110")])
+def test_worker_saves_its_fit_within_its_grace(
+    read_config: Any, grace: int, hook: str | None
+) -> None:
+    rayjob = built(read_config(f"cluster.workers=[{{name: readers, grace_seconds: {grace}}}]"))
+    worker = pods(rayjob)[1]
+    assert worker["terminationGracePeriodSeconds"] == grace
+    lifecycle = worker["containers"][0].get("lifecycle")
+    seconds = lifecycle and lifecycle["preStop"]["exec"]["command"][-2:]
+    assert seconds == (hook and [hook, str(grace)])
+
+
+def test_driver_knows_its_ray_cluster_from_its_pod(config: RunConfig) -> None:
+    env = {e["name"]: e for e in pods(built(config))[0]["containers"][0]["env"]}
+    field = env["EORAY_RAY_CLUSTER"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert field == "metadata.labels['ray.io/cluster']"
 
 
 def test_shared_memory_is_part_of_the_memory_of_a_pod(config: RunConfig) -> None:

@@ -10,7 +10,7 @@ import pytest
 from eoray.config import RunConfig
 from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.k8s.client import Cluster, RefusedError
-from eoray.k8s.names import CANCELLED, RUN
+from eoray.k8s.names import ATTEMPT, CANCELLED, LIFE, RUN
 from eoray.k8s.states import DEPLOYMENT, JOB, resolve_word
 from eoray.k8s.submit import find_attempt, plan_attempt, prune_history, submit_run
 from tests.k8s.fake_api import FakeApi
@@ -30,11 +30,44 @@ def test_rayjob_is_tried_dry_then_created_then_its_run_file(
     made = submit_run(cluster, config, folder)
     assert made.name == f"{made.key}-1"
     posts = [path for method, path in api.requests if method == "POST"]
-    assert ["dryRun=All" in path for path in posts] == [True, False, False]
+    assert ["dryRun=All" in path for path in posts] == [True, False, False, False]
     assert all("fieldValidation=Strict" in path for path in posts)
-    assert api.written() == ["POST rayjobs", "POST configmaps"]
-    (owner,) = api.objects["configmaps", "maps", made.name]["metadata"]["ownerReferences"]
-    assert owner["uid"] == api.objects["rayjobs", "maps", made.name]["metadata"]["uid"]
+    assert api.written() == ["POST rayjobs", "POST configmaps", "POST poddisruptionbudgets"]
+    for plural in ("configmaps", "poddisruptionbudgets"):
+        (owner,) = api.objects[plural, "maps", made.name]["metadata"]["ownerReferences"]
+        assert owner["uid"] == api.objects["rayjobs", "maps", made.name]["metadata"]["uid"]
+
+
+def test_head_of_this_attempt_alone_is_protected(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path
+) -> None:
+    made = submit_run(cluster, config, folder)
+    budget = api.objects["poddisruptionbudgets", "maps", made.name]
+    head = api.objects["rayjobs", "maps", made.name]["spec"]["rayClusterSpec"]["headGroupSpec"]
+    wanted = budget["spec"]["selector"]["matchLabels"]
+    assert wanted.pop("ray.io/node-type") == "head"  # which KubeRay adds
+    assert wanted.items() <= head["template"]["metadata"]["labels"].items()
+    assert set(wanted) == {RUN, ATTEMPT}
+    assert budget["spec"]["minAvailable"] == 1
+    assert budget["metadata"]["annotations"] == {LIFE: str((30 + 720) * 60 + 60)}
+
+
+def test_head_is_left_unprotected_where_the_right_is_missing_and_that_is_said(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path
+) -> None:
+    api.refuse["POST", "poddisruptionbudgets"] = (403, "poddisruptionbudgets is forbidden")
+    told: list[str] = []
+    made = submit_run(cluster, config, folder, tell=told.append)
+    assert made.what == "created"
+    (line,) = told
+    assert line.startswith(f"a drain of its node may end the head of {made.name}: you may not")
+
+
+def test_head_is_not_protected_where_the_run_file_says_so(
+    api: FakeApi, cluster: Cluster, read_config: Any, folder: Path
+) -> None:
+    submit_run(cluster, read_config("cluster.protect_head=false"), folder)
+    assert api.names("poddisruptionbudgets") == []
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENT)
@@ -231,4 +264,5 @@ def test_schedule_needs_no_right_beyond_those_of_its_role(
     asked = {(method, path.split("?")[0].rsplit("/", 1)[-1]) for method, path in api.requests}
     assert asked <= {
         ("POST", "rayjobs"), ("GET", "rayjobs"), ("POST", "configmaps"), ("GET", "pods"),
+        ("POST", "poddisruptionbudgets"),
     }  # fmt: skip
