@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -211,7 +213,8 @@ def local_ray(cpus: int) -> Iterator[None]:
             yield
             return
         with TemporaryDirectory(prefix="eoray-ray-", dir=_short_folder()) as folder:
-            _start_ray(cpus, folder)
+            with _kept_sigterm():
+                _start_ray(cpus, folder)
             try:
                 yield
             finally:
@@ -240,6 +243,17 @@ def _short_folder() -> str:
     """A folder for Ray's sockets, whose paths may have 107 characters."""
     folder = gettempdir()
     return folder if len(folder) <= 30 else "/tmp"  # noqa: S108 - a folder of its own is made in it
+
+
+@contextmanager
+def _kept_sigterm() -> Iterator[None]:
+    """Put a handler of SIGTERM back: ``ray.init`` replaces it by one that exits at once."""
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(ours) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
 
 
 def _start_ray(cpus: int, folder: str) -> None:
@@ -309,7 +323,8 @@ def cluster_ray(address: str) -> Iterator[None]:
     if known is not None:
         check_reachable(known)
     try:
-        ray.init(address=address, log_to_driver=False)
+        with _kept_sigterm():
+            ray.init(address=address, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"no Ray answers at {address!r} ({error}); check the address and that token "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -10,7 +11,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -19,6 +20,7 @@ from eoray.execute import (
     Executor,
     Outcome,
     _dump,
+    _kept_sigterm,
     _RayTask,
     check_reachable,
     cluster_ray,
@@ -220,6 +222,20 @@ def test_local_ray_that_fails_is_tried_again_and_says_why(
     assert len(calls) == 4
     assert not Path(calls[0]).exists()
     assert "RAY_worker_niceness" not in os.environ
+
+
+@pytest.mark.parametrize("ours", [lambda *_: None, signal.SIG_DFL])
+def test_handler_of_sigterm_outlives_the_start_of_ray(ours: Any) -> None:
+    def rays(*_: object) -> None:
+        """What ``ray.init`` sets: exits at once."""
+
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        with _kept_sigterm():
+            signal.signal(signal.SIGTERM, rays)
+        assert signal.getsignal(signal.SIGTERM) is (rays if ours == signal.SIG_DFL else ours)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_wrong_settings_of_local_ray_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,15 +13,27 @@ from eoray.cli.submit import end_of, say
 
 if TYPE_CHECKING:
     from eoray.k8s.job import Job
+    from eoray.run.history import PastAttempt
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="An attempt, or the key or name of its run.")
 ]
 
 
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="Outputs of the runs: read the record there of what the cluster has forgotten.",
+    ),
+]
+
+
 def status(
     name: Name,
     *,
+    store: Store = None,
     namespace: Namespace = None,
     context: Context = None,
     as_json: AsJson = False,
@@ -30,6 +42,9 @@ def status(
     """Say the state of a run on Kubernetes, and why it does not start."""
 
     def action() -> Result:
+        past = _past(name, namespace, context, store)
+        if past is not None:
+            return {**past.summary(), "why": []}
         job = _find(name, namespace, context)
         found = _summary(job)
         why = job.explain() if found["state"] in ("pending", "queued", "invalid") else []
@@ -66,6 +81,7 @@ def logs(
     name: Name,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
+    store: Store = None,
     namespace: Namespace = None,
     context: Context = None,
     debug: Debug = False,
@@ -73,7 +89,9 @@ def logs(
     """Print what the driver of a run on Kubernetes says."""
 
     def action() -> Result:
-        for line in _find(name, namespace, context).logs(follow=follow):
+        past = _past(name, namespace, context, store)
+        lines = _find(name, namespace, context).logs(follow=follow) if past is None else past.log()
+        for line in lines:
             typer.echo(line)
         return {}
 
@@ -92,7 +110,10 @@ def cancel(
 
     def action() -> Result:
         job = _find(name, namespace, context)
-        job.cancel()
+        state = job.cancel(tell=say)
+        found = job.cluster.rayjob(job.name)
+        if found is None:
+            return {"name": job.name, "state": state.word, "line": state.word}
         return _summary(job)
 
     run_verb(action, text=_line, as_json=as_json, debug=debug)
@@ -121,6 +142,7 @@ def list_attempts(
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Leave with 1 where there is any.")
     ] = False,
+    store: Store = None,
     namespace: Namespace = None,
     context: Context = None,
     as_json: AsJson = False,
@@ -133,6 +155,8 @@ def list_attempts(
         from eoray.k8s.states import State
 
         rows = list_jobs(cluster_section(namespace, context))
+        if store is not None:
+            rows = [*_forgotten(store, {row["name"] for row in rows}), *rows]
         if unfinished:
             rows = [row for row in rows if not State(row["state"]).is_finished]
         return {"attempts": rows}
@@ -150,6 +174,31 @@ def _find(name: str, namespace: str | None, context: str | None) -> Job:
     from eoray.k8s.job import find_job
 
     return find_job(cluster_section(namespace, context), name)
+
+
+def _past(
+    name: str, namespace: str | None, context: str | None, store: str | None
+) -> PastAttempt | None:
+    """The record of an attempt that the cluster does not know, where a store is named."""
+    from eoray.errors import ClusterError
+
+    if store is None:
+        return None
+    try:
+        _find(name, namespace, context)
+    except ClusterError:
+        from eoray.run.history import find_attempt
+
+        return find_attempt(store, name)
+    return None
+
+
+def _forgotten(store: str, known: set[str]) -> list[dict[str, Any]]:
+    """Attempts that have a record beside the outputs and no object in the cluster."""
+    from eoray.run.history import list_attempts as list_records
+
+    rows = [past.summary() for past in list_records(store)]
+    return [row for row in rows if row["name"] not in known]
 
 
 def _summary(job: Job) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,14 +65,27 @@ def _load(run_file: str, overrides: list[str]) -> Run:
 
 
 def _attempt(run: Run) -> AbstractContextManager[None]:
-    """Count this start where a cluster started it, as the environment of its pod says."""
+    """Stop when asked; hold the attempt that the environment of a pod names."""
+    from eoray.run.stop import stoppable
+
     name = os.environ.get("EORAY_ATTEMPT")
     if not name:
-        return nullcontext()
-    from eoray.run.attempt import hold_attempt
+        return stoppable()
+    from eoray.config import dump_config
+    from eoray.masking import secrets_of
+    from eoray.run.attempt import AttemptInfo, hold_attempt
+    from eoray.run.pod import Pod
 
-    seconds = os.environ.get("EORAY_DEADLINE_S")
-    return hold_attempt(run.paths, name, deadline_s=float(seconds) if seconds else None)
+    seconds, folder = os.environ.get("EORAY_DEADLINE_S"), os.environ.get("EORAY_POD_FOLDER")
+    attempt = AttemptInfo(
+        name,
+        ray_cluster=os.environ.get("EORAY_RAY_CLUSTER", ""),
+        image=run.config.cluster.image or "",
+        deadline_s=float(seconds) if seconds else None,
+        pod=Pod(Path(folder)) if folder else None,
+    )
+    secrets = secrets_of(os.environ)
+    return hold_attempt(run.paths, attempt, run_file=dump_config(run.config), secrets=secrets)
 
 
 def with_progress(work: Callable[[ProgressPrinter], Result]) -> Result:

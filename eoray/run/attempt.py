@@ -1,26 +1,37 @@
-"""An attempt of a run on a cluster, as its driver sees it: counted starts, a deadline, an end.
+"""An attempt of a run on a cluster, as its driver sees it: starts, a deadline, an end, a record.
 
 A lost head is started again by the cluster without bound, and a driver that dies of one wave would
 die of it for ever. So each start is counted beside the outputs, with the commit that it found.
+Run file, versions, log and end lie there too: pods and jobs vanish.
 """
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eoray import storage
 from eoray.cube import store
 from eoray.errors import EorayError, StoreError
+from eoray.log import get_logger
+from eoray.masking import mask
+from eoray.run.driver_log import keep_log
+from eoray.run.pod import Pod
+from eoray.run.probe import probe_store
+from eoray.run.record import read_record, versions
+from eoray.run.stop import StopRequest, stoppable
 
 if TYPE_CHECKING:
     from eoray.run.record import RunPaths
 
 MAX_STARTS = 3
 """Starts that may find the same commit."""
+
+RECORD, RUN_FILE = "record.json", "run.yaml"
 
 
 class DeadlineError(EorayError, TimeoutError):
@@ -29,49 +40,158 @@ class DeadlineError(EorayError, TimeoutError):
     kind = "timeout"
 
 
+@dataclass(frozen=True, slots=True)
+class AttemptInfo:
+    """What a driver knows of the attempt that it works for."""
+
+    name: str
+    ray_cluster: str = ""
+    """Another one means that the attempt was begun anew under its name: starts count anew."""
+    image: str = ""
+    """As the cluster was told; by digest where the run file has it."""
+    deadline_s: float | None = None
+    """Seconds from the first start; needs the main thread."""
+    pod: Pod | None = None
+    """Where the driver and its pod's hooks meet."""
+
+
 @contextmanager
 def hold_attempt(
     paths: RunPaths,
-    name: str,
+    attempt: AttemptInfo,
     *,
-    deadline_s: float | None = None,
+    run_file: str = "",
+    secrets: Sequence[str] = (),
     now: Callable[[], float] = time.time,
 ) -> Iterator[None]:
-    """Count a start of an attempt, end it in time, and record how it ended.
+    """Count a start of an attempt, end it in time or when asked, and record how it ended.
 
     Args:
         paths: Of the run.
-        name: Of the attempt.
-        deadline_s: Seconds from the first start of the attempt; needs the main thread.
+        attempt: Which one.
+        run_file: The resolved run file, for the record.
+        secrets: Values that neither record nor log may hold.
         now: Clock, in Unix seconds.
 
     Raises:
+        AccessError: The store cannot be reached or written; nothing was begun.
         StoreError: The attempt was started three times and has not come to a new commit.
         DeadlineError: Its time is over.
+        StopRequest: The process was asked to stop.
     """
-    path = storage.join(paths.attempts, f"{name}.json")
-    record: dict[str, Any] = storage.read_json(path) if storage.exists(path) else {"starts": []}
-    starts, commit = record["starts"], _newest_commit(paths)
-    fruitless = [start for start in starts if start["commit"] == commit]
-    starts.append({"time": now(), "commit": commit})
-    storage.write_json(path, record)
+    record = _Record(paths, attempt, secrets, now)
     try:
-        if len(fruitless) >= MAX_STARTS:
-            raise StoreError(
-                f"attempt {name!r} was started {len(fruitless)} times without a new commit: its "
-                "driver dies of the same wave, most often for lack of memory; give the head more "
-                "(cluster.head.memory_gi) or make waves smaller (run.wave_shards)"
-            )
-        with _deadline(name, deadline_s, starts[0]["time"], now):
-            yield
-    except BaseException as error:
-        _end(path, record, f"{type(error).__name__}: {error}"[:1000], now)
+        with _driver_of(attempt.pod), stoppable(at_limit=record.end_by_force):
+            with _said(attempt.name, secrets):
+                probe_store(paths.store)
+            with (
+                keep_log(record.folder, secrets),
+                _said(attempt.name, secrets),
+                record.kept(run_file),
+                _deadline(attempt.name, attempt.deadline_s, record.begun, now),
+            ):
+                yield
+    except StopRequest:
+        if attempt.pod is not None and attempt.pod.is_ending():
+            attempt.pod.wait_for_end()
         raise
-    _end(path, record, "succeeded", now)
 
 
-def _end(path: str, record: dict[str, Any], how: str, now: Callable[[], float]) -> None:
-    storage.write_json(path, {**record, "ended": how, "ended_at": now()})
+def _driver_of(pod: Pod | None) -> Any:
+    return nullcontext() if pod is None else pod.holds_driver()
+
+
+@contextmanager
+def _said(name: str, secrets: Sequence[str]) -> Iterator[None]:
+    """Log what ended an attempt: the process's own last words do not reach the pod's log."""
+    try:
+        yield
+    except BaseException as error:
+        get_logger().error("attempt ended", attempt=name, reason=_reason(error, secrets))
+        raise
+
+
+def _reason(error: BaseException, secrets: Sequence[str]) -> str:
+    return mask(f"{type(error).__name__}: {error}", secrets)[:1000]
+
+
+class _Record:
+    """The document that an attempt leaves, written at each start and at its end."""
+
+    def __init__(
+        self,
+        paths: RunPaths,
+        attempt: AttemptInfo,
+        secrets: Sequence[str],
+        now: Callable[[], float],
+    ) -> None:
+        self.folder = paths.attempt(attempt.name)
+        self.begun = 0.0
+        """First start in this cluster, Unix seconds."""
+        self._path = storage.join(self.folder, RECORD)
+        self._paths, self._attempt, self._secrets, self._now = paths, attempt, secrets, now
+        self._content: dict[str, Any] = {}
+
+    @contextmanager
+    def kept(self, run_file: str) -> Iterator[None]:
+        """Write the start, then the end, whatever it is."""
+        fruitless = self._begin(run_file)
+        try:
+            if fruitless >= MAX_STARTS:
+                raise StoreError(
+                    f"attempt {self._attempt.name!r} was started {fruitless} times without a new "
+                    "commit: its driver dies of the same wave, most often for lack of memory; "
+                    "give the head more (cluster.head.memory_gi) or make waves smaller "
+                    "(run.wave_shards)"
+                )
+            yield
+        except BaseException as error:
+            self._end(_status(error), _reason(error, self._secrets))
+            raise
+        self._end("succeeded", "")
+        get_logger().info("attempt succeeded", attempt=self._attempt.name)
+
+    def end_by_force(self) -> None:
+        """Say that the driver did not stop in time."""
+        if self._content:
+            self._end("stopped", "asked to stop, and ended by force: its last wave is lost")
+
+    def _begin(self, run_file: str) -> int:
+        """Add this start; gives how many earlier ones found the same commit."""
+        earlier = storage.read_json(self._path) if storage.exists(self._path) else {}
+        cluster, commit = self._attempt.ray_cluster, _newest_commit(self._paths)
+        starts = earlier.get("starts", [])
+        ours = [start for start in starts if start.get("ray_cluster", "") == cluster]
+        moment = self._now()
+        this = {"time": moment, "commit": commit, "ray_cluster": cluster}
+        self.begun = ours[0]["time"] if ours else moment
+        self._content = {
+            "name": self._attempt.name,
+            "run": self._paths.key,
+            "image": self._attempt.image,
+            "versions": versions(),
+            "starts": [*starts, this],
+            "status": "running",
+        }
+        storage.write_json(self._path, self._content)
+        text = mask(run_file, self._secrets)
+        storage.write_bytes(storage.join(self.folder, RUN_FILE), text.encode())
+        return sum(start["commit"] == commit for start in ours)
+
+    def _end(self, status: str, reason: str) -> None:
+        plan = read_record(self._paths).get("plan", {})
+        self._content |= {
+            "status": status,
+            "reason": reason,
+            "ended_at": self._now(),
+            "commit": _newest_commit(self._paths),
+            "items_hash": plan.get("items_hash", ""),
+        }
+        storage.write_json(self._path, self._content)
+
+
+def _status(error: BaseException) -> str:
+    return "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
 def _newest_commit(paths: RunPaths) -> str:

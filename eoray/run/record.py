@@ -45,8 +45,12 @@ class RunPaths:
 
     @property
     def attempts(self) -> str:
-        """What the attempts on a cluster leave, a file each."""
+        """What the attempts on a cluster leave, a folder each."""
         return storage.join(self.store, "_eoray", "runs", self.key, "attempts")
+
+    def attempt(self, name: str) -> str:
+        """Folder of an attempt: ``record.json``, ``run.yaml``, ``driver.log``."""
+        return storage.join(self.attempts, name)
 
     @property
     def run_file(self) -> str:

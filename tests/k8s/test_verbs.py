@@ -290,3 +290,28 @@ def test_namespace_of_the_environment_serves_where_the_run_file_names_none(
     assert ("rayjobs", "atlas", name) in api.objects
     verb("submit", run_file, "cluster.namespace=maps", "--detach")
     assert ("rayjobs", "maps", name) in api.objects
+
+
+def test_attempt_that_the_cluster_has_forgotten_is_told_by_its_record(
+    verb: Verb, run_file: Path, tmp_path: Path, api: FakeApi
+) -> None:
+    store, record = tmp_path / "out", {"name": "italy-01234567-1", "run": "italy-89abcdef"}
+    folder = store / "_eoray/runs/italy-89abcdef/attempts/italy-01234567-1"
+    folder.mkdir(parents=True)
+    start = {"time": 0.0, "commit": "", "ray_cluster": "italy-01234567-1-x"}
+    ended = {"status": "failed", "reason": "AccessError: no right", "ended_at": 60.0}
+    (folder / "record.json").write_text(json.dumps({**record, "starts": [start], **ended}))
+    (folder / "driver.log").write_text('{"event": "stage"}\n')
+    assert verb("status", "italy", "--store", store)[:2] == (
+        0,
+        "italy-01234567-1  failed (record): AccessError: no right\n",
+    )
+    assert verb("logs", "italy", "--store", store)[:2] == (0, '{"event": "stage"}\n')
+    name = json.loads(verb("submit", run_file, "--detach", "--json")[1])["name"]
+    rows = json.loads(verb("list", "--store", store, "--json")[1])["attempts"]
+    assert [(row["name"], row["state"]) for row in rows] == [
+        ("italy-01234567-1", "failed"),
+        (name, "pending"),
+    ]
+    assert verb("status", name, "--store", store)[1] == f"{name}  pending\n"
+    assert verb("status", "italy")[0] == 4
