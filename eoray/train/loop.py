@@ -28,6 +28,7 @@ from eoray.chips.recipe import prepare_input
 from eoray.grid import PixelWindow
 from eoray.models.registry import build_model
 from eoray.train.metrics import bootstrap_accuracy, count_confusion, nearest_mean, score_confusion
+from eoray.train.notice import Notice
 from eoray.train.plan import EVALUATION_HALO_PX, FitPlan
 from eoray.train.resume import load_checkpoint, save_checkpoint
 
@@ -48,6 +49,8 @@ class Team:
     """Sum of a tensor over the workers."""
     report: Callable[[dict[str, Any]], None] = field(default=lambda _metrics: None)
     """Called by all workers, equally often."""
+    notice: Notice = field(default_factory=Notice)
+    """That this worker's machine is taken away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,26 +103,30 @@ def train(
         start = _restore(checkpoints, model, optimiser, schedule)
         began = time.perf_counter()
         wrapped.train()
-        for step, batch in enumerate(_batches(plan, statistics, start, team), start=start):
-            x = torch.from_numpy(batch.x).to(team.device, memory_format=torch.channels_last)
-            y = torch.from_numpy(batch.y.astype(np.int64)).to(team.device)
-            # Dropout and the like follow from the step, so a checkpoint need not keep generators
-            torch.manual_seed((o.seed * o.steps + step) * team.world + team.rank)
-            with _precision(o.precision, team.device):
-                loss = _loss(wrapped(x), y, team)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            done = step + 1
-            if progress and team.rank == 0 and (done % 10 == 0 or done == o.steps):
-                rate = (done - start) * o.batch_size / (time.perf_counter() - began)
-                progress(done, o.steps, loss.item(), rate)
-            if done % o.checkpoint_every == 0 and done < o.steps:
-                if team.rank == 0:
-                    save_checkpoint(checkpoints, done, _state(model, optimiser, schedule))
-                team.report({"step": done})
+        with team.notice.heeded():
+            for step, batch in enumerate(_batches(plan, statistics, start, team), start=start):
+                x = torch.from_numpy(batch.x).to(team.device, memory_format=torch.channels_last)
+                y = torch.from_numpy(batch.y.astype(np.int64)).to(team.device)
+                # Dropout and the like follow from the step: a checkpoint need not keep generators
+                torch.manual_seed((o.seed * o.steps + step) * team.world + team.rank)
+                with _precision(o.precision, team.device):
+                    loss, noticed = _loss(wrapped(x), y, team)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimiser.step()
+                schedule.step()
+                done = step + 1
+                if progress and team.rank == 0 and (done % 10 == 0 or done == o.steps):
+                    rate = (done - start) * o.batch_size / (time.perf_counter() - began)
+                    progress(done, o.steps, loss.item(), rate)
+                leaving = bool(noticed)
+                if leaving or (done % o.checkpoint_every == 0 and done < o.steps):
+                    if team.rank == 0:
+                        save_checkpoint(checkpoints, done, _state(model, optimiser, schedule))
+                    team.report({"step": done})
+                if leaving:
+                    team.notice.answer()
         seconds = time.perf_counter() - began
         _share_buffers(model, team)
         model.eval()
@@ -128,12 +135,18 @@ def train(
     return Trained(model, metrics, start, rate)
 
 
-def _loss(logits: torch.Tensor, y: torch.Tensor, team: Team) -> torch.Tensor:
-    """Cross entropy per labelled pixel of the whole batch, whichever worker holds it."""
+def _loss(logits: torch.Tensor, y: torch.Tensor, team: Team) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross entropy per labelled pixel of the whole batch, whichever worker holds it.
+
+    Returns:
+        The loss, and how many workers have got a notice: all learn it from one sum, so all save
+        behind the same step.
+    """
     total = nn.functional.cross_entropy(logits.float(), y, ignore_index=IGNORE, reduction="sum")
-    labelled = team.add((y != IGNORE).sum())
+    own = torch.tensor(team.notice.is_given(), device=y.device)
+    labelled, noticed = team.add(torch.stack([(y != IGNORE).sum(), own.long()]))
     # Gradients are averaged over workers, so each one's share is scaled back to a sum.
-    return total * team.world / labelled.clamp(min=1)
+    return total * team.world / labelled.clamp(min=1), noticed
 
 
 def _batches(plan: FitPlan, statistics: LabelStatistics, start: int, team: Team) -> Iterator[Batch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from eoray.chips.dataset import ChipReader, LabelStatistics, measure_labels, pol
 from eoray.errors import ClusterError, ConfigError, ModelError
 from eoray.models.package import PackageMeta, load_package, save_package
 from eoray.storage import is_local, join, local_path, read_json, write_json
+from eoray.train.notice import notice_of
 from eoray.train.plan import FitPlan
 from eoray.train.resume import latest_step
 
@@ -207,7 +209,7 @@ def _run_inline(job: _Job, progress: Progress | None) -> dict[str, Any]:
     device = "cuda" if job.use_gpu else "cpu"
     from eoray.train.loop import Team
 
-    return job.run(Team(device=device), progress).metrics
+    return job.run(Team(device=device, notice=notice_of(os.environ)), progress).metrics
 
 
 def _run_ray(job: _Job, workers: int) -> dict[str, Any]:
@@ -274,7 +276,8 @@ def ray_worker() -> Callable[[dict[str, Any]], None]:
         def report(metrics: dict[str, Any]) -> None:
             ray.train.report(metrics)
 
-        team = Team(rank, world, str(get_device()), wrap, add, report)
+        notice = notice_of(os.environ)
+        team = Team(rank, world, str(get_device()), wrap, add, report, notice)
         use_buckets(config["buckets"])
         config["job"].run(team, None)
 
