@@ -7,8 +7,9 @@ import sys
 import time
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.environment import eoray_images
 from tests.cluster.errors import ClusterError, UnavailableError
-from tests.cluster.images import eoray_image, python_image
+from tests.cluster.images import python_image
 from tests.cluster.programs import build_programs
 from tests.cluster.slot import Slot
 
@@ -38,7 +39,8 @@ def _act(arguments: argparse.Namespace, cluster: Cluster) -> int:
         case "fake-gpu-nodes":
             cluster.add_fake_gpu_nodes(arguments.count)
         case "image":
-            print({"python": python_image, "eoray": eoray_image}[arguments.name]())
+            made = [python_image()] if arguments.name == "python" else eoray_images()
+            print("\n".join(f"{image} {image.stat().st_size / 1e9:.2f} GB" for image in made))
         case _:
             return _print_status(cluster)
     return 0

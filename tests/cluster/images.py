@@ -13,24 +13,19 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.errors import UnavailableError
+from tests.cluster.errors import ClusterError
 from tests.cluster.machine import run
 
 PAUSE_IMAGE = "eoray.test/pause:1"
 PYTHON_IMAGE = "eoray.test/python:1"
-EORAY_IMAGE = "eoray.test/eoray:1"
 USER = "1000:1000"
 HOME = "/home/ray"
-VENV = Path("/opt/venv")
-EORAY_FREE_BYTES = 25_000_000_000
-"""Root filesystem, layer and tar of an image with torch lie on the disk side by side."""
-# What Ray, KubeRay's probes (bash, wget) and wheels' libraries use beyond the interpreter.
-DEBIAN_PACKAGES = ("bash", "ca-certificates", "libgomp1", "libexpat1", "procps", "wget")
-_SKIPPED = ("site-packages", "dist-packages", "test", "idlelib", "turtledemo", "__pycache__")
+_SKIPPED = ("site-packages", "dist-packages", "test", "idlelib", "turtledemo", "config-3*")
 _OCI = "application/vnd.oci.image"
 
 
@@ -42,27 +37,57 @@ def images_folder() -> Path:
     return folder
 
 
-def write_image(rootfs: Path, name: str, out: Path, config: dict[str, Any]) -> Path:
-    """Write a folder as an image of one layer; the same folder gives the same bytes.
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A tar of files, named by its content."""
+
+    digest: str
+    size_bytes: int
+
+
+def write_image(
+    rootfs: Path,
+    name: str,
+    out: Path,
+    config: dict[str, Any],
+    *,
+    base: Path | None = None,
+    keep_times: bool = False,
+) -> Path:
+    """Write a folder as an image; the same folder gives the same bytes.
 
     Args:
-        rootfs: Becomes ``/``. Owners are kept.
+        rootfs: Becomes ``/``, or what lies over the base. Owners are kept.
         name: What pods call it.
         out: The tar; it appears whole or not at all.
         config: ``Entrypoint``, ``Env``, ``User``, ``WorkingDir`` of the OCI specification.
+        base: Tar of an image whose layers lie beneath. They are named, not repeated: whoever
+            imports this image has imported that one before.
+        keep_times: Keep when files were changed, by which Python knows its compiled modules.
     """
     with tempfile.TemporaryDirectory(prefix=".image-", dir=out.parent) as work:
-        layer = Path(work) / "layer.tar"
-        options = ["--directory", str(rootfs), "--numeric-owner", "--sort=name", "--mtime=@0"]
-        run(["tar", "--create", "--file", layer, *options, "."], timeout_s=900)
-        with layer.open("rb") as file:
+        tar = Path(work) / "layer.tar"
+        options = ["--directory", str(rootfs), "--numeric-owner", "--sort=name"]
+        options += [] if keep_times else ["--mtime=@0"]
+        run(["tar", "--create", "--file", tar, *options, "."], timeout_s=900)
+        with tar.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        layers = [*(read_layers(base) if base else ()), Layer(digest, tar.stat().st_size)]
         whole = Path(work) / "image.tar"
         with tarfile.open(whole, "w") as image:
-            image.add(layer, _blob(digest))
-            _describe(image, name, config, digest, layer.stat().st_size)
+            # small things first: who reads only these stops early
+            _describe(image, name, config, layers)
+            image.add(tar, _blob(digest))
         whole.replace(out)
     return out
+
+
+def read_layers(image: Path) -> list[Layer]:
+    """The layers of an image that :func:`write_image` wrote, lowest first."""
+    with tarfile.open(image) as tar:
+        index = _read_json(tar, "index.json")
+        manifest = _read_json(tar, _blob(_hex(index["manifests"][0])))
+    return [Layer(_hex(layer), layer["size"]) for layer in manifest["layers"]]
 
 
 def pause_image() -> Path:
@@ -81,57 +106,12 @@ def python_image() -> Path:
         with tempfile.TemporaryDirectory() as work:
             rootfs = Path(work)
             python = copy_interpreter(rootfs)
-            _make_home(rootfs)
-            config = _config(Entrypoint=[str(python)], Env=["PATH=/usr/bin:/bin", f"HOME={HOME}"])
+            make_home(rootfs)
+            config = image_config(
+                Entrypoint=[str(python)], Env=["PATH=/usr/bin:/bin", f"HOME={HOME}"]
+            )
             write_image(rootfs, PYTHON_IMAGE, out, config)
     return out
-
-
-def eoray_image() -> Path:
-    """Debian, this interpreter and this environment's packages: what eoray's pods run.
-
-    It takes minutes and, with torch, most of 25 GB of disk while it is made. The environment is
-    copied as it is, so the image has what the tests beside it have.
-
-    Raises:
-        UnavailableError: debootstrap or disk is missing.
-    """
-    folder = images_folder()
-    if (free := shutil.disk_usage(folder).free) < EORAY_FREE_BYTES:
-        raise UnavailableError(
-            f"{free / 1e9:.0f} GB are free below {folder}, an image with torch needs "
-            f"{EORAY_FREE_BYTES / 1e9:.0f} GB while it is made; name another folder in "
-            "EORAY_CLUSTER_IMAGES"
-        )
-    with tempfile.TemporaryDirectory(prefix=".rootfs-", dir=folder) as work:
-        rootfs = Path(work) / "rootfs"
-        make_debian(rootfs)
-        python = copy_interpreter(rootfs)
-        _copy_environment(rootfs, python)
-        _make_home(rootfs)
-        search = f"PATH={VENV}/bin:/usr/local/bin:/usr/bin:/bin"
-        # Ray finds its own programs through PATH; without a home it writes to the root folder.
-        config = _config(Env=[search, f"HOME={HOME}"], WorkingDir=HOME)
-        return write_image(rootfs, EORAY_IMAGE, folder / "eoray.tar", config)
-
-
-def make_debian(rootfs: Path) -> None:
-    """Fill a folder with a minimal Debian of this machine's own release and mirror."""
-    if shutil.which("debootstrap") is None:
-        raise UnavailableError("debootstrap is missing (Debian: apt-get install debootstrap)")
-    described = dict(
-        line.split("=", maxsplit=1)
-        for line in Path("/etc/os-release").read_text().split("\n")
-        if "=" in line
-    )
-    release = described["VERSION_CODENAME"].strip('"')
-    site = run(
-        ["apt-get", "indextargets", "--format", "$(SITE) $(CODENAME)", "Identifier: Packages"]
-    )
-    mirrors = [line.split()[0] for line in site.splitlines() if line.split()[1:] == [release]]
-    options = ["--variant=minbase", f"--include={','.join(DEBIAN_PACKAGES)}"]
-    run(["debootstrap", *options, release, rootfs, *mirrors[:1]], timeout_s=900)
-    shutil.rmtree(rootfs / "var/cache/apt", ignore_errors=True)
 
 
 def copy_interpreter(rootfs: Path) -> Path:
@@ -145,6 +125,9 @@ def copy_interpreter(rootfs: Path) -> Path:
     _copy_file(python, rootfs)
     for shared in _shared_libraries([python, *library.glob("lib-dynload/*.so")]):
         _copy_file(shared, rootfs)
+    # it may lie in root's home, and pods are not root
+    for parent in python.relative_to("/").parents:
+        (rootfs / parent).chmod(0o755)
     return python
 
 
@@ -168,39 +151,8 @@ def _copy_file(source: Path, rootfs: Path) -> None:
     shutil.copy2(source, target)
 
 
-def _copy_environment(rootfs: Path, python: Path) -> None:
-    """Copy installed packages into a venv of the image, and eoray itself from this checkout."""
-    inside = ["chroot", str(rootfs), str(python)]
-    run([*inside, "-m", "venv", "--without-pip", str(VENV)])
-    source = Path(sysconfig.get_path("purelib"))
-    target = rootfs / VENV.relative_to("/") / source.relative_to(sys.prefix)
-    # --reflink: on filesystems that can, gigabytes are shared and not copied.
-    run(["cp", "--archive", "--reflink=auto", f"{source}/.", target], timeout_s=900)
-    for pointer in [*target.glob("*eoray*.pth"), *target.glob("*.pth")]:
-        if "eoray" in pointer.name or str(Path(__file__).parents[2]) in pointer.read_text():
-            pointer.unlink(missing_ok=True)
-    shutil.copytree(
-        Path(__file__).parents[2] / "eoray",
-        target / "eoray",
-        ignore=shutil.ignore_patterns("__pycache__"),
-        dirs_exist_ok=True,
-    )
-    _copy_scripts(Path(sysconfig.get_path("scripts")), rootfs / VENV.relative_to("/") / "bin")
-
-
-def _copy_scripts(source: Path, target: Path) -> None:
-    """Copy console scripts; their first line names the interpreter of another place."""
-    for script in source.iterdir():
-        if script.is_symlink() or not script.is_file() or (target / script.name).exists():
-            continue
-        content = script.read_bytes()
-        if content.startswith(b"#!") and b"python" in content.split(b"\n", maxsplit=1)[0]:
-            _, _, body = content.partition(b"\n")
-            (target / script.name).write_bytes(f"#!{VENV}/bin/python\n".encode() + body)
-            (target / script.name).chmod(0o755)
-
-
-def _make_home(rootfs: Path) -> None:
+def make_home(rootfs: Path) -> None:
+    """Make the user that pods run as, its home, and the folders that runtimes mount over."""
     (rootfs / HOME.lstrip("/")).mkdir(parents=True, exist_ok=True)
     uid, gid = map(int, USER.split(":"))
     os.chown(rootfs / HOME.lstrip("/"), uid, gid)
@@ -214,23 +166,29 @@ def _make_home(rootfs: Path) -> None:
     rootfs.chmod(0o755)  # a temporary folder is its owner's only, and it becomes `/`
 
 
-def _config(**values: Any) -> dict[str, Any]:
+def image_config(**values: Any) -> dict[str, Any]:
+    """The configuration of an image whose pods are not root."""
     return {"User": USER, "WorkingDir": "/", **values}
 
 
 def _describe(
-    image: tarfile.TarFile, name: str, config: dict[str, Any], layer: str, size: int
+    image: tarfile.TarFile, name: str, config: dict[str, Any], layers: Sequence[Layer]
 ) -> None:
-    """Write what the OCI image layout asks for beside the layer."""
+    """Write what the OCI image layout asks for beside the layers."""
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    root = {"type": "layers", "diff_ids": [f"sha256:{layer}"]}
+    root = {"type": "layers", "diff_ids": [f"sha256:{layer.digest}" for layer in layers]}
     described = {"architecture": machine, "os": "linux", "config": config, "rootfs": root}
     manifest = {
         "schemaVersion": 2,
         "mediaType": f"{_OCI}.manifest.v1+json",
         "config": _add_blob(image, f"{_OCI}.config.v1+json", described),
         "layers": [
-            {"mediaType": f"{_OCI}.layer.v1.tar", "digest": f"sha256:{layer}", "size": size}
+            {
+                "mediaType": f"{_OCI}.layer.v1.tar",
+                "digest": f"sha256:{layer.digest}",
+                "size": layer.size_bytes,
+            }
+            for layer in layers
         ],
     }
     entry = _add_blob(image, f"{_OCI}.manifest.v1+json", manifest)
@@ -255,3 +213,15 @@ def _add(image: tarfile.TarFile, path: str, data: bytes) -> None:
 
 def _blob(digest: str) -> str:
     return f"blobs/sha256/{digest}"
+
+
+def _hex(described: dict[str, Any]) -> str:
+    return str(described["digest"]).removeprefix("sha256:")
+
+
+def _read_json(tar: tarfile.TarFile, path: str) -> dict[str, Any]:
+    file = tar.extractfile(path)
+    if file is None:
+        raise ClusterError(f"{tar.name!r} is no image: {path} is no file; make it again")
+    content: dict[str, Any] = json.load(file)
+    return content
