@@ -117,7 +117,7 @@ class ClusterSection(Section):
     autoscale: bool = True
     """Start and end pods as there is work; needs the rights that KubeRay gives the head."""
     deadline_minutes: Count = 720
-    """The run is ended after this time."""
+    """The run is ended after this time, counted from the start of its driver."""
     start_minutes: Count = 30
     """The run is ended when its pods have not started by then."""
     keep_seconds: Annotated[int, Field(ge=0, le=60)] = 60

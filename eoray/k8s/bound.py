@@ -46,10 +46,11 @@ class Bound:
 
 
 def bound_of(cluster: ClusterSection) -> Bound:
-    """Bound what a run may use by its deadline and the largest number of its pods."""
+    """Bound what a run may use by its deadlines and the largest number of its pods."""
+    work = cluster.start_minutes + cluster.deadline_minutes
     if cluster.ray_cluster is not None:
-        return Bound(cluster.deadline_minutes / 60, 0, 0.0, 0.0, 0, None, cluster.ray_cluster)
-    minutes = cluster.deadline_minutes + cluster.keep_seconds / 60 + NODE_LINGER_MINUTES
+        return Bound(work / 60, 0, 0.0, 0.0, 0, None, cluster.ray_cluster)
+    minutes = work + cluster.keep_seconds / 60 + NODE_LINGER_MINUTES
     hours = minutes / 60
     groups, head = cluster.workers, cluster.head
     prices = [head.price_per_hour, *(group.price_per_hour for group in groups)]

@@ -78,7 +78,8 @@ def build_rayjob(attempt: Attempt, namespace: str) -> dict[str, Any]:
         "metadata": metadata,
         "spec": {
             "submissionMode": "HTTPMode",
-            "activeDeadlineSeconds": cluster.deadline_minutes * 60,
+            # KubeRay's clock runs from the first pod on, the driver's own from its first start
+            "activeDeadlineSeconds": (cluster.start_minutes + cluster.deadline_minutes) * 60,
             "preRunningDeadlineSeconds": cluster.start_minutes * 60,
             "backoffLimit": 0,
             **(_own_cluster(attempt) if cluster.ray_cluster is None else _other_cluster(attempt)),

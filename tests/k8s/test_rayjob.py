@@ -54,7 +54,7 @@ def test_job_ends_by_itself_and_leaves_attempts_to_us(read_config: Any) -> None:
     assert spec["submissionMode"] == "HTTPMode"
     assert spec["backoffLimit"] == 0
     assert spec["shutdownAfterJobFinishes"] is True
-    assert spec["activeDeadlineSeconds"] == 5400
+    assert spec["activeDeadlineSeconds"] == (30 + 90) * 60
     assert 0 < spec["ttlSecondsAfterFinished"] <= 60
 
 
