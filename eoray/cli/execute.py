@@ -41,7 +41,13 @@ def execute_stages(
         def work(progress: ProgressPrinter) -> Result:
             run = _load(run_file, list(overrides))
             with _attempt(run):
-                report = run.execute(stages, address=address, executor=executor, progress=progress)
+                report = run.execute(
+                    stages,
+                    address=address,
+                    executor=executor,
+                    attempt=os.environ.get("EORAY_ATTEMPT", ""),
+                    progress=progress,
+                )
             return report.to_dict()
 
         return with_progress(work)

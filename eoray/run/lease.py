@@ -50,6 +50,8 @@ class Holder:
     epoch: int
     expires: float = 0.0
     """Unix seconds; 0 for a local lock, which ends with its process."""
+    attempt: str = ""
+    """Attempt on a cluster that it works for."""
 
     def describe(self) -> str:
         """Name the holder for an error message."""
@@ -61,6 +63,7 @@ def hold_store(
     url: str,
     run: str,
     *,
+    attempt: str = "",
     manner: Manner = "refuse",
     now: Callable[[], float] = time.time,
     pause: Callable[[float], None] = time.sleep,
@@ -70,6 +73,9 @@ def hold_store(
     Args:
         url: The store folder.
         run: Key of the run.
+        attempt: Attempt on a cluster that this process works for. It takes the lease of an earlier
+            attempt, or start, of its own run: the cluster begins one only when the pod of the other
+            is gone, and if that should live on, it stops at its next commit.
         manner: What to do while another driver holds it.
         now: Clock, in Unix seconds.
         pause: Called with seconds between two looks at a lease that is waited for.
@@ -84,7 +90,7 @@ def hold_store(
     if storage.is_local(url):
         yield from _hold_folder(url, run, manner, pause)
     else:
-        yield from _hold_object(url, run, manner, now, pause)
+        yield from _hold_object(url, _Claim(run, attempt, manner, pause), now)
 
 
 def find_holder(url: str, *, now: Callable[[], float] = time.time) -> Holder | None:
@@ -207,15 +213,23 @@ def _held_by(url: str, holder: Holder | None) -> str:
     )
 
 
-def _hold_object(
-    url: str,
-    run: str,
-    manner: Manner,
-    now: Callable[[], float],
-    pause: Callable[[float], None],
-) -> Iterator[Holder]:
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """Who wants a store, and how much."""
+
+    run: str
+    attempt: str = ""
+    manner: Manner = "refuse"
+    pause: Callable[[float], None] = time.sleep
+
+    def inherits(self, current: Holder) -> bool:
+        """Whether a lease is that of an earlier driver in the place of which this one stands."""
+        return bool(self.attempt and current.attempt) and current.run == self.run
+
+
+def _hold_object(url: str, claim: _Claim, now: Callable[[], float]) -> Iterator[Holder]:
     lease = _ObjectLease(storage.object_store(storage.join(url, "_eoray")), now)
-    holder = lease.take(url, run, manner, pause)
+    holder = lease.take(url, claim)
     stop = threading.Event()
     renewer = threading.Thread(target=lease.keep, args=(stop,), daemon=True, name="eoray-lease")
     renewer.start()
@@ -238,27 +252,22 @@ class _ObjectLease:
         self._tag: str | None = None
         self._holder: Holder | None = None
 
-    def take(
-        self,
-        url: str,
-        run: str,
-        manner: Manner = "refuse",
-        pause: Callable[[float], None] = time.sleep,
-    ) -> Holder:
-        """Create the object, or replace one that has expired or is taken over."""
+    def take(self, url: str, claim: _Claim) -> Holder:
+        """Create the object, or replace one that has expired, is inherited or taken over."""
         told = False
         while True:
             current, tag = self.read()
             is_live = current is not None and current.expires > self._now()
+            manner = "take-over" if current and claim.inherits(current) else claim.manner
             if is_live and manner == "wait":
                 told = _tell_waiting(url, current, told=told)
-                pause(_LOOK_S)
+                claim.pause(_LOOK_S)
                 continue
             if is_live and manner == "refuse":
                 raise ConflictError(_held_by(url, current))
-            holder = Holder(
-                run, socket.gethostname(), os.getpid(), _epoch_after(current), self._now() + LEASE_S
-            )
+            host, pid, expires = socket.gethostname(), os.getpid(), self._now() + LEASE_S
+            epoch = _epoch_after(current)
+            holder = Holder(claim.run, host, pid, epoch, expires, claim.attempt)
             try:
                 self._put(holder, tag)
             except _taken_errors() as error:

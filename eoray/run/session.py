@@ -141,6 +141,7 @@ class Run:
         *,
         address: str | None = None,
         executor: str | None = None,
+        attempt: str = "",
         progress: Progress | None = None,
     ) -> RunReport:
         """Run the stages; what is done already is found in the ledger and skipped.
@@ -152,6 +153,7 @@ class Run:
                 runs in, or that RAY_ADDRESS names; ``ray://host:port`` runs on that cluster and
                 follows it.
             executor: ``inline``, ``threads`` or ``ray``; None takes the run file's.
+            attempt: Name of the attempt on a cluster that this process works for.
             progress: Called with (stage, done, total).
 
         Raises:
@@ -160,13 +162,15 @@ class Run:
         address = resolve_address(address or self.config.run.address)
         if address is not None and address.startswith("ray://"):
             return self._execute_remote(address, stages, progress)
-        return self._execute_here(self.resolve_stages(stages), address, executor, progress)
+        chosen = self.resolve_stages(stages)
+        return self._execute_here(chosen, address, executor, attempt, progress)
 
     def _execute_here(
         self,
         stages: Sequence[str],
         address: str | None,
         executor: str | None,
+        attempt: str,
         progress: Progress | None,
     ) -> RunReport:
         from eoray.run.checks import check_stages
@@ -177,7 +181,8 @@ class Run:
         paths = self.paths
         report = RunReport(paths.name, paths.key)
         probe_store(paths.store)
-        with hold_store(paths.store, paths.key, manner=self.config.run.lease) as holder:
+        lease = self.config.run.lease
+        with hold_store(paths.store, paths.key, attempt=attempt, manner=lease) as holder:
             context = StageContext(self, paths, stages)
             check_stages(context, stages)
             pool = self._executor(context, executor, address)

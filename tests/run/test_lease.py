@@ -146,6 +146,34 @@ def test_object_lease_of_a_dead_holder_expires(memory: MemoryStore) -> None:
         assert holder.expires == clock.seconds + LEASE_S
 
 
+@pytest.mark.parametrize("attempt", ["run-1", "run-2"])
+def test_a_new_driver_of_a_run_takes_the_lease_of_one_whose_pod_is_gone(
+    memory: MemoryStore, attempt: str
+) -> None:
+    clock = Clock()
+    dead = Holder("run", "head-of-before", 7, 4, clock.seconds + LEASE_S, "run-1")
+    memory.put("lease.json", json.dumps(asdict(dead)).encode())
+    with hold_store(URL, "run", attempt=attempt, now=clock) as holder:
+        assert (holder.epoch, holder.attempt) == (5, attempt)
+
+
+@pytest.mark.parametrize(
+    ("run", "attempt", "theirs"),
+    [("other", "other-1", "run-1"), ("run", "", "run-1"), ("run", "run-1", "")],
+)
+def test_no_other_run_and_no_laptop_takes_a_live_lease(
+    memory: MemoryStore, run: str, attempt: str, theirs: str
+) -> None:
+    clock = Clock()
+    living = Holder("run", "elsewhere", 7, 4, clock.seconds + LEASE_S, theirs)
+    memory.put("lease.json", json.dumps(asdict(living)).encode())
+    with (
+        pytest.raises(ConflictError, match="process 7 on elsewhere"),
+        hold_store(URL, run, attempt=attempt, now=clock),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("expired", [False, True])
 def test_of_two_takers_at_once_one_wins(memory: MemoryStore, expired: bool) -> None:
     """Both have seen the same state before either writes."""
