@@ -21,6 +21,7 @@ from eoray.chips.labels import (
 )
 from eoray.errors import DataError
 from eoray.grid import PixelWindow, Tile
+from eoray.testing.http import archive_server
 from tests.chips.landscape import NAMES, TILE, make_landscape
 
 X0, _, _, Y1 = TILE.bounds
@@ -112,6 +113,15 @@ def test_outside_polygons_are_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "l.gpkg", [box(0, 0, 80, 80), box(99_000, 0, 80, 80)], ["a", "a"])
     labels = read_labels(path, [TILE])
     assert (len(labels.polygons), labels.n_read, labels.n_outside) == (1, 2, 1)
+
+
+def test_labels_behind_an_address_are_those_of_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.gpkg", [box(100, 100, 200, 200)], ["a"])
+    with archive_server(tmp_path) as server:
+        read = read_labels(f"{server.url}/labels.gpkg", [TILE])
+        with pytest.raises(DataError, match=r"absent\.gpkg' do not exist"):
+            read_labels(f"{server.url}/absent.gpkg", [TILE])
+    assert read == read_labels(path, [TILE])
 
 
 def test_all_outside_names_both_extents(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
+import shutil
 import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.images import write_image
+from tests.cluster.environment import _symbols, _write_stub
+from tests.cluster.images import read_layers, write_image
+from tests.cluster.machine import run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="images are made by GNU tar")
 
@@ -48,3 +52,31 @@ def test_the_same_folder_gives_the_same_layer(rootfs: Path, tmp_path: Path) -> N
             layers.append(sorted(image.getnames()))
         (rootfs / "etc/motd").touch()
     assert layers[0] == layers[1]
+
+
+def test_an_image_over_another_names_its_layers_and_holds_its_own(
+    rootfs: Path, tmp_path: Path
+) -> None:
+    below = write_image(rootfs, "eoray.test/below:1", tmp_path / "below.tar", {})
+    (tmp_path / "over").mkdir()
+    (tmp_path / "over/new").write_text("more")
+    over = tmp_path / "over.tar"
+    write_image(tmp_path / "over", "eoray.test/over:1", over, {}, base=below)
+    lower, upper = read_layers(over)
+    assert [lower] == read_layers(below)
+    with tarfile.open(over) as image:
+        held = {Path(entry.name).name for entry in image}
+    assert upper.digest in held
+    assert lower.digest not in held
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="compiles a library")
+def test_a_stub_has_the_functions_and_versions_that_it_stands_for(tmp_path: Path) -> None:
+    library = tmp_path / "libgone.so.3"
+    _write_stub(library, {"goneCreate": "libgone.so.3", "goneGetErrorString": "", "goneInit": ""})
+    symbols = dict(_symbols(run(["nm", "--dynamic", "--defined-only", library])))
+    assert symbols["goneCreate"] == "libgone.so.3"
+    loaded = ctypes.CDLL(str(library))
+    assert loaded.goneCreate() == 100  # no device
+    loaded.goneGetErrorString.restype = ctypes.c_char_p
+    assert loaded.goneGetErrorString() == b"no CUDA in this image"
