@@ -183,12 +183,12 @@ def test_of_two_takers_at_once_one_wins(memory: MemoryStore, expired: bool) -> N
     takers = [lease._ObjectLease(memory, clock) for _ in range(2)]
     seen = [taker.read() for taker in takers]
     assert seen[0] == seen[1]
-    first = takers[0].take(URL, "first")
+    first = takers[0].take(URL, lease._Claim("first"))
     late = lease._ObjectLease(memory, clock)
     answers = iter([seen[1], takers[1].read()])
     late.read = answers.__next__  # type: ignore[method-assign]
     with pytest.raises(ConflictError, match="run 'first'"):
-        late.take(URL, "second")
+        late.take(URL, lease._Claim("second"))
     assert first.epoch == (9 if expired else 1)
 
 
@@ -226,7 +226,7 @@ def test_renewal_goes_on_after_the_store_was_away(
     monkeypatch.setattr(lease, "_RENEW_S", 0.002)
     clock = Clock()
     held = lease._ObjectLease(memory, clock)
-    held.take(URL, "run")
+    held.take(URL, lease._Claim("run"))
     plain, stop, calls = held._put, threading.Event(), []
 
     def put(holder: Holder, tag: str | None) -> None:
@@ -287,7 +287,7 @@ def test_folder_is_not_taken_over_from_a_process_that_lives(tmp_path: Path) -> N
 def test_renewal_between_look_and_take_over_does_not_save_the_other(memory: MemoryStore) -> None:
     clock = Clock()
     other = lease._ObjectLease(memory, clock)
-    other.take(URL, "other")
+    other.take(URL, lease._Claim("other"))
     taker = lease._ObjectLease(memory, clock)
     plain = taker.read
     calls: list[object] = []
@@ -300,7 +300,7 @@ def test_renewal_between_look_and_take_over_does_not_save_the_other(memory: Memo
         return seen
 
     taker.read = read  # type: ignore[method-assign]
-    assert taker.take(URL, "taker", "take-over").epoch == 2
+    assert taker.take(URL, lease._Claim("taker", manner="take-over")).epoch == 2
     assert len(calls) == 2
 
 
