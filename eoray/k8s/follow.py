@@ -8,11 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from eoray.errors import ClusterError
-from eoray.k8s.client import Cluster
+from eoray.k8s.client import Cluster, ForbiddenError
 from eoray.k8s.pods import HEAD
 from eoray.k8s.states import State, state_of
 
 _POLL_S = 2.0
+_RIGHTS_S = 60.0
+"""A right that was there is missed for this long before it is said to be gone."""
+
 _EXPLAIN_AFTER_S = 10.0
 """A run that has not started by then is explained."""
 
@@ -49,8 +52,17 @@ def wait_for_end(
         ClusterError: It is gone.
     """
     begun, told = clock(), ""
+    seen: float | None = None
     while True:
-        rayjob = cluster.rayjob(name)
+        try:
+            rayjob = cluster.rayjob(name)
+        except ForbiddenError:
+            # an API server that starts again knows nobody's rights at first
+            if seen is None or clock() - seen > _RIGHTS_S:
+                raise
+            wait(_POLL_S)
+            continue
+        seen = clock()
         if rayjob is None:
             raise ClusterError(f"attempt {name!r} is gone: somebody deleted it")
         state = state_of(rayjob)

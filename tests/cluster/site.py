@@ -85,11 +85,11 @@ class Site:
     """Environment by which libraries find the object store."""
     failures: list[str] = field(default_factory=list)
 
-    def run_file(self, store: str, **sections: Any) -> Path:
+    def run_file(self, where: str, /, **sections: Any) -> Path:
         """Write a run file; sections replace or, as mappings, extend the common ones.
 
         Args:
-            store: Name of its store, which no other run has. The run's own name is always the
+            where: Name of its store, which no other run has. The run's own name is always the
                 same: products carry it.
             sections: What differs from the common run.
         """
@@ -102,14 +102,14 @@ class Site:
                 "collection": "sentinel-2-c1-l2a",
                 "lineage": {"baseline_min": "02.00", "mixed": True},
             },
-            "store": f"{BUCKET}/{store}",
+            "store": f"{BUCKET}/{where}",
             "cluster": {**CLUSTER, "namespace": self.namespace},
         }
         content["fit"] = {**RUN["fit"], "labels": f"{self.catalog}/labels.geojson"}
         for key, value in sections.items():
             both = isinstance(value, dict) and isinstance(content.get(key), dict)
             content[key] = {**content[key], **value} if both else value
-        path = self.folder / f"{store}.yaml"
+        path = self.folder / f"{where}.yaml"
         path.write_text(yaml.safe_dump(content, sort_keys=False))
         return path
 
@@ -161,8 +161,8 @@ class Site:
     def helm(self, *words: str | Path) -> str:
         """Run helm in the namespace."""
         helm = self.cluster.programs / "helm"
-        options = ["--kubeconfig", self.cluster.kubeconfig, "--namespace", self.namespace]
-        return run([helm, *words, *options], timeout_s=300)
+        where = ("--kubeconfig", str(self.cluster.kubeconfig), "--namespace", self.namespace)
+        return run([helm, *words, *where], timeout_s=300)
 
     def pods(self, **labels: str) -> list[dict[str, Any]]:
         """Pods with some labels."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eoray.errors import ClusterError
-from eoray.k8s.client import Cluster
+from eoray.k8s.client import Cluster, ForbiddenError
 from eoray.k8s.follow import HeadLog, WaitTimeoutError, explain, wait_for_end
 from tests.k8s.fake_api import FakeApi
 
@@ -54,6 +54,35 @@ def test_timeout_of_waiting_leaves_the_run_alone(
     with pytest.raises(WaitTimeoutError, match=r"is pending after 12 s; it goes on: `eoray wait"):
         wait_for_end(cluster, NAME, timeout_s=12, clock=lambda: next(seconds), wait=lambda _: None)
     assert api.written() == []
+
+
+def test_rights_that_are_away_for_a_moment_end_no_waiting(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any]
+) -> None:
+    def restart(_: float) -> None:
+        if len(api.requests) == 1:
+            api.faults += [(403, "no RBAC policy matched")] * 3
+        else:
+            api.set_status(NAME, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+
+    assert wait_for_end(cluster, NAME, clock=lambda: 0.0, wait=restart).word == "succeeded"
+    assert len(api.requests) == 5  # pending, three refusals, succeeded
+
+
+def test_rights_that_stay_away_are_told(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any]
+) -> None:
+    seconds = iter(range(0, 1000, 20))
+    api_is_asked = []
+
+    def refuse(_: float) -> None:
+        if not api_is_asked:
+            api.refuse["GET", "rayjobs"] = (403, "not yours")
+        api_is_asked.append(True)
+
+    with pytest.raises(ForbiddenError, match="you may not get rayjobs"):
+        wait_for_end(cluster, NAME, clock=lambda: next(seconds), wait=refuse)
+    assert len(api_is_asked) > 2
 
 
 def test_attempt_that_somebody_deleted_is_an_error(cluster: Cluster) -> None:

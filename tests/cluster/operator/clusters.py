@@ -136,8 +136,9 @@ def _create(api: Api, cluster: Object, pod: Object, kind: str) -> bool:
 
 def desired(group: Object) -> int:
     """Pods that a group shall have now."""
-    fewest, most = group.get("minReplicas") or 0, group.get("maxReplicas", 2**31)
-    return max(fewest, min(most, group.get("replicas") or 0)) * (group.get("numOfHosts") or 1)
+    fewest, most = int(group.get("minReplicas") or 0), int(group.get("maxReplicas", 2**31))
+    replicas = max(fewest, min(most, int(group.get("replicas") or 0)))
+    return replicas * int(group.get("numOfHosts") or 1)
 
 
 def _set_status(api: Api, cluster: Object, pods: list[Object], *, whole: bool) -> None:

@@ -45,7 +45,8 @@ def start_operator(cluster: Cluster) -> None:
     program = os.environ.get(VARIABLE)
     if program is None:
         (state / f"{NAME}.token").write_text(token)
-        options = ["--server", server, "--authority", authority, "--token", f"{state}/{NAME}.token"]
+        token_file = str(state / f"{NAME}.token")
+        options = ["--server", server, "--authority", str(authority), "--token", token_file]
         search = [f"PYTHONPATH={_REPOSITORY}", "PYTHONUNBUFFERED=1"]
         settings = [f"{n}={v}" for n, v in os.environ.items() if n.startswith("RAYJOB_")]
         python = ["env", *search, *settings, sys.executable, "-m", "tests.cluster.operator"]
