@@ -135,7 +135,15 @@ class Lattice:
         return native_m if native_m in self.levels else self.coarse
 
     def px(self, resolution_m: int) -> int:
-        """Pixels along the edge of a tile."""
+        """Pixels along the edge of a tile.
+
+        Raises:
+            GridError: A user's grid has another pixel; on the world grid any divisor is one.
+        """
+        if not self.overlaps and resolution_m not in self.levels:
+            raise GridError(
+                f"{self.label} has pixels of {self.coarse} m, not {resolution_m}; ask for those"
+            )
         return self.edge_m // resolution_m
 
     def pixel(self, resolution_m: int) -> float:

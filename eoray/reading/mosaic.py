@@ -192,8 +192,6 @@ def _file_box(scene: Scene, lattice: Lattice) -> tuple[int, int, int, int]:
     if scene.grid_epsg != lattice.epsg:
         bounds = _to_lattice(scene, lattice).transform_bounds(*bounds, densify_pts=21)
         slack = 2
-        if bounds[0] > bounds[2]:  # across the antimeridian, in degrees
-            bounds = (-180.0, bounds[1], 180.0, bounds[3])
     top, left, bottom, right = lattice.box(bounds, lattice.coarse)
     return top - slack, left - slack, bottom + slack, right + slack
 
