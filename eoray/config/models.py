@@ -212,7 +212,7 @@ class ChangeSection(Section):
     """Change detection."""
 
     resolution_m: Literal[10, 20] = 20
-    """Pixel of the analysis."""
+    """Pixel of the analysis on the world grid; a grid of your own has its own."""
     bands: Bands | None = None
     """Bands that are watched; none given: the engine's own choice among those of the cube."""
     start: Day | None = None

@@ -164,7 +164,7 @@ def _pixel_of(group: TileGroup) -> int:
 
 
 def _place(group: TileGroup, tile: Tile, pixel_m: int) -> tuple[slice, slice]:
-    fine, px = group.pixel_m, tile.lattice.px(pixel_m)
+    fine, px = group.pixel_m, tile.lattice.edge_m // pixel_m
     window, whole = group.window(fine), tile.window(fine)
     row = (whole.row_off - window.row_off) * fine // pixel_m
     col = (whole.col_off - window.col_off) * fine // pixel_m

@@ -45,7 +45,8 @@ def run_change(context: StageContext) -> dict[str, Any]:
     )
     lines = DigestLines(reader, "s2", neighbours=False)
     sourced = with_sources(rows, lambda tile, row: lines.line(tile, row.scenes))
-    resolution_m = config.change.resolution_m
+    grid = config.cube.own_grid
+    resolution_m = config.change.resolution_m if grid is None else grid.coarse
     spec = change_product(config.name, parameters, resolution_m=resolution_m, of=reader.attrs("s2"))
     # a place of few tiles leaves threads idle, and kernels release the interpreter lock
     executor = context.executor
