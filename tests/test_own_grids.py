@@ -51,6 +51,8 @@ def test_pixels_count_from_the_origin() -> None:
     assert tile.geobox(120).extent.boundingbox.bbox == tile.bounds
     x, y = grid.centres(tile.window(120), 120)
     assert (x[0], x[-1], y[0], y[-1]) == (745_800.0, 868_560.0, 5_077_080.0, 4_954_320.0)
+    with pytest.raises(GridError, match="grid 'alps120' has pixels of 120 m, not 10; ask for"):
+        tile.window(10)
     with pytest.raises(GridError, match=r"alps120r0001c999 lies outside grid 'alps120'; rows run"):
         Tile(grid, 1, 999)
 

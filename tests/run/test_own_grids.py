@@ -374,7 +374,7 @@ def test_window_is_exported_with_its_crs_and_pixels(eu20: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_composite_change_files_and_report_follow_the_grid(archive: Path, tmp_path: Path) -> None:
-    more = own(bands="B02, B03, B04, B11", composite="median")
+    more = own(pixel=40, bands="B02, B03, B04, B11", composite="median")
     more += "change: {allow_mixed: true}\n"
     year = ["task=change", "time=2021-01-01/2021-12-31"]
     report = again(archive, tmp_path, "out", more, *year).execute()
@@ -384,10 +384,10 @@ def test_composite_change_files_and_report_follow_the_grid(archive: Path, tmp_pa
     assert [str(zone) for zone in reader.zones("s2-P1Y-median")] == ["own"]
     (cog,) = (tmp_path / "out/own/change").glob("*.tif")
     with rasterio.open(cog) as file:
-        assert (file.crs.to_epsg(), file.res) == (3035, (20.0, 20.0))
+        assert (file.crs.to_epsg(), file.res) == (3035, (40.0, 40.0))
         published = file.read(6)
     (tile,) = reader.tiles("s2")
-    n_obs = reader.read("change-own", tile.zone, "n_obs", window=tile.window(20), resolution_m=20)
+    n_obs = reader.read("change-own", tile.zone, "n_obs", window=tile.window(40), resolution_m=40)
     np.testing.assert_array_equal(published, n_obs)
     assert n_obs.max() > 3
     page = json.loads((tmp_path / "out/own/report/report.json").read_text())
