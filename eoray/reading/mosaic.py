@@ -333,11 +333,12 @@ def _empty(choice: _Choice, core: np.ndarray, bands: Sequence[str]) -> _Layers:
 
 
 def _is_resampled(scene: Scene, bands: Sequence[str], lattice: Lattice) -> bool:
-    """True for granules of another zone, and on a user's grid for all that are not copied."""
-    if scene.grid_epsg != lattice.epsg or lattice.overlaps:
-        return scene.grid_epsg != lattice.epsg
-    assets = (*(scene.asset(band) for band in bands), scene.extent)
-    return not all(is_congruent(asset, lattice.coarse, lattice) for asset in assets)
+    """True where pixels are not copied: another zone or CRS, another lattice or pixel."""
+    if scene.grid_epsg != lattice.epsg:
+        return True
+    levels = [(scene.asset(band), lattice.level(native_resolution_m(band))) for band in bands]
+    levels.append((scene.extent, lattice.coarse))
+    return not all(is_congruent(asset, level, lattice) for asset, level in levels)
 
 
 def _bands_at(bands: Sequence[str], resolution_m: int, lattice: Lattice) -> list[str]:

@@ -438,6 +438,9 @@ def test_misfit_is_refused_or_warped_as_the_options_say(
     mosaic = read_block([scene], block, replace(OPTIONS, bands=("B03", "B8A"), warp=True))
     for band in ("B03", "B8A"):
         np.testing.assert_array_equal(band_of(mosaic, band), stored(warped(scene, band, block)))
+    assert bits(mosaic, Quality.FOREIGN_ZONE)[bits(mosaic, Quality.NO_DATA) == 0].all()
+    copied = read_block([whole(granules, corner)], block, OPTIONS)
+    assert not bits(copied, Quality.FOREIGN_ZONE).any()
 
 
 @pytest.mark.parametrize("turn", [(10, 0.5, 0.5, -10), (10, 0, 0, -14)])
