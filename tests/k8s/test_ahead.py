@@ -134,7 +134,7 @@ def test_what_cannot_be_seen_from_here_is_left_to_the_driver(
     assert "whether another run writes the store is left to the driver: " in err
     assert "no estimate from here: why" in err
     assert "no estimate" not in submit("--no-estimate")[2]
-    assert "at most 12.2 h" in err
+    assert "at most 12.7 h" in err
 
 
 @pytest.mark.parametrize(

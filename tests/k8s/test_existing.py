@@ -169,7 +169,7 @@ def test_cancelling_leaves_the_cluster_alone(
 
 def test_bound_is_the_time_alone(read_config: Any) -> None:
     lines = bound_of(read_config(STAYS, "cluster.deadline_minutes=90").cluster).lines()
-    assert lines == ["at most 1.5 h on RayCluster 'eoray', which stays"]
+    assert lines == ["at most 2.0 h on RayCluster 'eoray', which stays"]
 
 
 def test_log_of_its_head_is_read_from_the_jobs_own_time_on(

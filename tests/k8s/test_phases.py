@@ -192,7 +192,7 @@ def test_verb_follows_phase_after_phase_and_leaves_with_the_first_failure(
     said = capsys.readouterr()
     assert "phase 2 of 3: fit, predict" in said.err
     assert "phase 3" not in said.err
-    assert "fit, predict: at most 1.2 h x 3 pods, 18 CPUs, 40 GiB, 2 GPUs" in said.err
+    assert "fit, predict: at most 1.7 h x 3 pods, 18 CPUs, 40 GiB, 2 GPUs" in said.err
     assert said.err.count("not counted:") == 1
     assert said.out.endswith("  failed\n")
     api.requests = Operator(api, ["SUCCEEDED", "SUCCEEDED"])

@@ -59,7 +59,7 @@ def test_submit_shows_the_bound_creates_and_leaves_when_detached(
     result = json.loads(out)
     assert (result["what"], result["state"]) == ("created", "pending")
     assert api.names("rayjobs") == [result["name"]]
-    assert "at most 12.2 h x 5 pods, 18 CPUs, 72 GiB if admitted once; no price given" in err
+    assert "at most 12.7 h x 5 pods, 18 CPUs, 72 GiB if admitted once; no price given" in err
 
 
 def test_submit_follows_to_the_end_and_leaves_with_its_code(
@@ -211,7 +211,7 @@ def test_options_of_render_that_do_not_fit_are_exit_2(
 def test_schedule_goes_through_its_life(api: FakeApi, verb: Verb, run_file: Path) -> None:
     code, out, err = verb("schedule", "apply", run_file, "--cron", "0 3 * * 1", "--json")
     row = json.loads(out)
-    assert "each run: at most 12.2 h x 5 pods, 18 CPUs" in err
+    assert "each run: at most 12.7 h x 5 pods, 18 CPUs" in err
     assert (code, row["name"], row["what"], row["warnings"]) == (0, "slovenia", "created", [])
     moment = datetime.fromisoformat(row["next"])
     assert (moment.weekday(), moment.hour) == (0, 3)
