@@ -188,8 +188,9 @@ def images_of(cluster: ClusterSection) -> list[str]:
 def _job_spec(
     plan: SubmitPlan, env: Sequence[Mapping[str, Any]], more: Mapping[str, str]
 ) -> dict[str, Any]:
+    minutes = plan.cluster.start_minutes + plan.cluster.deadline_minutes
     return {
-        "activeDeadlineSeconds": plan.cluster.deadline_minutes * 60 + _SEE_END_S,
+        "activeDeadlineSeconds": minutes * 60 + _SEE_END_S,
         "backoffLimit": 2,
         "podFailurePolicy": {
             "rules": [

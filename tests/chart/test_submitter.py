@@ -102,7 +102,7 @@ def rendered(plan: SubmitPlan) -> dict[str, Manifest]:
         "cron": WHEN.cron,
         "timeZone": WHEN.time_zone,
         "startingDeadlineSeconds": WHEN.missed_s,
-        "runDeadlineSeconds": 36000,
+        "runDeadlineSeconds": 37800,  # start_minutes and deadline_minutes of the run file
         "lookbackDays": plan.lookback_days or 0,
         "runFile": plan.text,
     }

@@ -137,7 +137,7 @@ def test_stages_and_placement_of_the_pod_are_the_run_files(
     _apply(cluster, config, stages=("cube",), name="weekly")
     job = _cronjob(api, "weekly")["spec"]["jobTemplate"]["spec"]
     pod = job["template"]["spec"]
-    assert job["activeDeadlineSeconds"] == 60 * 60 + 15 * 60
+    assert job["activeDeadlineSeconds"] == (30 + 60) * 60 + 15 * 60
     assert pod["containers"][0]["image"] == "tiny:1"
     assert pod["containers"][0]["command"][-2:] == ["--stage", "cube"]
     assert pod["serviceAccountName"] == "me"
