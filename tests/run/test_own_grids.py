@@ -251,6 +251,7 @@ def test_threads_give_the_checksum_of_inline(archive: Path, eu20: Path, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_ray_gives_the_checksum_of_inline(archive: Path, eu20: Path, tmp_path: Path) -> None:
     again(archive, tmp_path, "out", own())
     log = tmp_path / "log"
@@ -373,6 +374,7 @@ def test_window_is_exported_with_its_crs_and_pixels(eu20: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_composite_change_files_and_report_follow_the_grid(archive: Path, tmp_path: Path) -> None:
     more = own(pixel=40, bands="B02, B03, B04, B11", composite="median")
     more += "change: {allow_mixed: true}\n"
