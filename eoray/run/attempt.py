@@ -219,13 +219,22 @@ def _deadline(
     if left <= 0:
         raise DeadlineError(text)
 
+    passed = False
+
     def end(*_: object) -> None:
-        raise DeadlineError(text)
+        nonlocal passed
+        passed = True
+        # Ray, while it waits for tasks, hands on no other exception than that of Ctrl-C
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, left)
     try:
         yield
+    except KeyboardInterrupt as error:
+        if passed:
+            raise DeadlineError(text) from error
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -73,7 +73,7 @@ def test_rights_that_stay_away_are_told(
     api: FakeApi, cluster: Cluster, job: dict[str, Any]
 ) -> None:
     seconds = iter(range(0, 1000, 20))
-    api_is_asked = []
+    api_is_asked: list[bool] = []
 
     def refuse(_: float) -> None:
         if not api_is_asked:

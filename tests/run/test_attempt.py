@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -181,3 +183,28 @@ def test_pod_finds_its_driver_while_it_works(paths: RunPaths, tmp_path: Path) ->
     with hold_attempt(paths, AttemptInfo("a-1", pod=pod)):
         assert (pod.folder / "driver.pid").read_text() == str(os.getpid())
     assert not (pod.folder / "driver.pid").exists()
+
+
+RAY_WAITS = """
+import sys, time
+import ray
+from eoray.execute import local_ray
+from eoray.run.attempt import DeadlineError, _deadline
+def lasts():
+    time.sleep(600)
+with local_ray(1):
+    waiting = ray.remote(lasts).remote()
+    try:
+        with _deadline("run-1", 3.0, time.time(), time.time):
+            ray.get(waiting)
+    except DeadlineError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_deadline_ends_a_driver_that_waits_for_ray() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RAY_WAITS], capture_output=True, text=True, timeout=280, check=False
+    )
+    assert "attempt 'run-1' has used its 3 s" in done.stdout
