@@ -65,8 +65,10 @@ class FakeRun:
         *,
         address: str | None,
         executor: str | None,
+        attempt: str,
         progress: Callable[[str, int, int], None],
     ) -> FakeReport:
+        assert attempt == ""  # of no pod
         self.calls.append(("execute", stages, address, executor))
         progress("cube", 8, 8)
         if self.error is not None:
