@@ -104,7 +104,7 @@ def test_a_killed_driver_goes_on_to_the_same_checksum(
 
 
 def test_ctrl_c_keeps_what_is_done_and_leaves_with_5(write_run: Any, tmp_path: Path) -> None:
-    process = start("cube", str(write_run(more=NO_COMPOSITE)), *ONE_YEAR)
+    process = start("cube", str(write_run(more=NO_COMPOSITE)))
     wait_for(partial(has_commits, tmp_path / "out", 2), process)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 5
@@ -182,7 +182,8 @@ def test_a_killed_ray_worker_costs_no_pixel(
 ) -> None:
     log = tmp_path / "log"
     process = start("cube", str(write_run(more=NO_COMPOSITE)), "--executor", "ray", log=log)
-    wait_for(partial(has_commits, tmp_path / "out", 2), process)
+    # the second commit holds the axes, the third the first wave of workers that are at work
+    wait_for(partial(has_commits, tmp_path / "out", 3), process)
     workers = ray_workers(process)
     if workers:
         workers[0].kill()
