@@ -90,7 +90,7 @@ def s3_server(host: str = "127.0.0.1") -> Iterator[S3Server]:
 
 def serve(host: str) -> None:
     """Run as the server's process: print the port, serve until standard input ends."""
-    handler = type("_BoundHandler", (_Handler,), {"store": _Store()})
+    handler = type("_BoundHandler", (S3Handler,), {"store": S3Store()})
     server = ThreadingHTTPServer((host, 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -101,7 +101,9 @@ def serve(host: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Object:
+class S3Object:
+    """What is stored under a key."""
+
     data: bytes
     tag: str
     """In quotes, as headers carry it."""
@@ -110,7 +112,8 @@ class _Object:
     changed: float
 
     @classmethod
-    def of(cls, data: bytes, headers: Mapping[str, str]) -> _Object:
+    def of(cls, data: bytes, headers: Mapping[str, str]) -> S3Object:
+        """Make one of some bytes, changed now."""
         tag = hashlib.md5(data, usedforsecurity=False).hexdigest()
         return cls(data, f'"{tag}"', dict(headers), time.time())
 
@@ -120,49 +123,66 @@ class _Object:
 
 
 @dataclass(slots=True)
-class _Store:
+class S3Store:
     """Objects by ``bucket/key``. Any bucket is there."""
 
-    objects: dict[str, _Object] = field(default_factory=dict)
+    objects: dict[str, S3Object] = field(default_factory=dict)
     uploads: dict[str, tuple[dict[int, bytes], dict[str, str]]] = field(default_factory=dict)
     """Parts by number, and headers of the whole."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-class _Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
+class RefusalError(Exception):
+    """An answer, raised where it is found."""
+
     def __init__(self, status: HTTPStatus, code: str) -> None:
         self.status, self.code = status, code
 
 
-class _Handler(BaseHTTPRequestHandler):
-    store: _Store
+class S3Handler(BaseHTTPRequestHandler):
+    """Answers requests; a class of its own, with a store, for each server."""
+
+    store: S3Store
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
 
     def handle_one_request(self) -> None:
+        """Answer one; a client that is gone is no error."""
         try:
             super().handle_one_request()
         except (ConnectionError, TimeoutError):  # a client that was killed
             self.close_connection = True
 
     def do_GET(self) -> None:
+        """Answer a GET."""
         self._answer(self._get)
 
     def do_HEAD(self) -> None:
+        """Answer a HEAD."""
         self._answer(self._get)
 
     def do_PUT(self) -> None:
+        """Answer a PUT."""
         self._answer(self._put)
 
     def do_POST(self) -> None:
+        """Answer a POST."""
         self._answer(self._post)
 
     def do_DELETE(self) -> None:
+        """Answer a DELETE."""
         self._answer(self._delete)
 
     def log_message(self, *_: object) -> None:
         """Stay silent."""
+
+    def admit(self) -> None:
+        """Look at a request before it is carried out; all are welcome.
+
+        Raises:
+            RefusalError: It is not.
+        """
 
     def _answer(self, act: object) -> None:
         self.body = self._read_body()
@@ -170,8 +190,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.name = unquote(split.path).lstrip("/")
         self.query = dict(parse_qsl(split.query, keep_blank_values=True))
         try:
+            self.admit()
             act()  # type: ignore[operator]
-        except _Refusal as refusal:
+        except RefusalError as refusal:
             self._send_xml(f"<Error><Code>{refusal.code}</Code></Error>", refusal.status)
 
     def _get(self) -> None:
@@ -181,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         found = self._find()
         if not found.is_tagged(self.headers.get("If-Match")):
-            raise _Refusal(HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed")
+            raise RefusalError(HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed")
         unwanted = self.headers.get("If-None-Match")
         if unwanted is not None and found.is_tagged(unwanted):
             self._send(b"", HTTPStatus.NOT_MODIFIED, found)
@@ -194,7 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
         first = int(span[1]) if span[1] else max(0, size - int(span[2]))
         last = min(size - 1, int(span[2])) if span[1] and span[2] else size - 1
         if first >= size or first > last:
-            raise _Refusal(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "InvalidRange")
+            raise RefusalError(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "InvalidRange")
         place = {"Content-Range": f"bytes {first}-{last}/{size}"}
         self._send(found.data[first : last + 1], HTTPStatus.PARTIAL_CONTENT, found, place)
 
@@ -209,11 +230,11 @@ class _Handler(BaseHTTPRequestHandler):
         if source is not None:
             there = self._find(unquote(source).lstrip("/"))
             if not there.is_tagged(self.headers.get("x-amz-copy-source-if-match")):
-                raise _Refusal(HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed")
-            made = self._set(_Object.of(there.data, there.headers))
+                raise RefusalError(HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed")
+            made = self._set(S3Object.of(there.data, there.headers))
             self._send_xml(f"<CopyObjectResult><ETag>{escape(made.tag)}</ETag></CopyObjectResult>")
             return
-        self._send(b"", found=self._set(_Object.of(self.body, self._kept())), of_object=False)
+        self._send(b"", found=self._set(S3Object.of(self.body, self._kept())), of_object=False)
 
     def _post(self) -> None:
         if "delete" in self.query:
@@ -239,39 +260,39 @@ class _Handler(BaseHTTPRequestHandler):
         kept = ("content-type", "x-amz-meta-")
         return {n: v for n, v in self.headers.items() if n.lower().startswith(kept)}
 
-    def _find(self, name: str | None = None) -> _Object:
+    def _find(self, name: str | None = None) -> S3Object:
         found = self.store.objects.get(name or self.name)
         if found is None:
-            raise _Refusal(HTTPStatus.NOT_FOUND, "NoSuchKey")
+            raise RefusalError(HTTPStatus.NOT_FOUND, "NoSuchKey")
         return found
 
-    def _set(self, made: _Object) -> _Object:
+    def _set(self, made: S3Object) -> S3Object:
         """Store it if the request's conditions hold; looking and storing are one step."""
         with self.store.lock:
             there = self.store.objects.get(self.name)
             wanted = self.headers.get("If-Match")
             if self.headers.get("If-None-Match") == "*" and there is not None:
-                raise _Refusal(HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed")
+                raise RefusalError(HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed")
             if wanted is not None and there is None:
-                raise _Refusal(HTTPStatus.NOT_FOUND, "NoSuchKey")
+                raise RefusalError(HTTPStatus.NOT_FOUND, "NoSuchKey")
             if there is not None and not there.is_tagged(wanted):
-                raise _Refusal(HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed")
+                raise RefusalError(HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed")
             self.store.objects[self.name] = made
         return made
 
     def _part(self) -> None:
         upload = self.store.uploads.get(self.query["uploadId"])
         if upload is None:
-            raise _Refusal(HTTPStatus.NOT_FOUND, "NoSuchUpload")
+            raise RefusalError(HTTPStatus.NOT_FOUND, "NoSuchUpload")
         upload[0][int(self.query["partNumber"])] = self.body
-        self._send(b"", found=_Object.of(self.body, {}), of_object=False)
+        self._send(b"", found=S3Object.of(self.body, {}), of_object=False)
 
     def _complete(self) -> None:
         upload = self.store.uploads.pop(self.query.get("uploadId", ""), None)
         if upload is None:
-            raise _Refusal(HTTPStatus.NOT_FOUND, "NoSuchUpload")
+            raise RefusalError(HTTPStatus.NOT_FOUND, "NoSuchUpload")
         parts, headers = upload
-        made = self._set(_Object.of(b"".join(parts[n] for n in sorted(parts)), headers))
+        made = self._set(S3Object.of(b"".join(parts[n] for n in sorted(parts)), headers))
         self._send_xml(
             f"<CompleteMultipartUploadResult><Key>{escape(self.name)}</Key>"
             f"<ETag>{escape(made.tag)}</ETag></CompleteMultipartUploadResult>"
@@ -356,7 +377,7 @@ class _Handler(BaseHTTPRequestHandler):
         self,
         data: bytes,
         status: HTTPStatus = HTTPStatus.OK,
-        found: _Object | None = None,
+        found: S3Object | None = None,
         more: dict[str, str] | None = None,
         *,
         of_object: bool = True,

@@ -106,9 +106,10 @@ def test_inputs_that_no_server_gives_out_are_refused(s3: FakeS3) -> None:
 
 
 def test_missing_or_broken_file_is_left_to_the_tasks(s3: FakeS3) -> None:
-    s3.objects["maps/1.tif"] = b"no tif"
+    s3.put("maps/1.tif", b"no tif")
     probe_inputs([row("s3://maps/0.tif")])
     probe_inputs([row("s3://maps/1.tif")])
+    assert {key for _, key in s3.requests} == {"maps/0.tif", "maps/1.tif"}
 
 
 def test_refusal_hides_what_signs_a_link(s3: FakeS3) -> None:
