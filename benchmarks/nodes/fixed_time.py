@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from eoray.cube.layout import DONE, ProductSpec, TileResult, tile_px
-from eoray.cube.scenes import SceneRow
+from eoray.cube.plan import SceneRow
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ from fixed_time import FixedTime
 from eoray.catalog.scene import BandAsset, Scene
 from eoray.cube import store
 from eoray.cube.mask import MaskRecipe
-from eoray.cube.scenes import BLOCK_EDGE, CubeRecipe, plan_scenes, scene_product
+from eoray.cube.plan import BLOCK_EDGE, plan_scenes
+from eoray.cube.scenes import CubeRecipe, scene_product
 from eoray.execute import Executor
 from eoray.grid import TILE_M, TOP_M, Tile, box_lonlat
 from eoray.run.driver import Driver, StagePlan, Wave

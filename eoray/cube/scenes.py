@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,32 +16,22 @@ from eoray.cube.layout import (
     GroupSpec,
     ProductSpec,
     TileResult,
-    TimeEntry,
     tile_px,
 )
 from eoray.cube.mask import MaskRecipe, mask_scl
+from eoray.cube.plan import SceneRow
 from eoray.grid import (
-    TILE_M,
     Block,
     Lattice,
     PixelWindow,
     Tile,
-    Zone,
-    blocks_of_tiles,
-    box_lonlat,
     lattice_of,
 )
 from eoray.reading.cog import BlockMemory
 from eoray.reading.mosaic import Mosaic, ReadOptions, read_mosaic
 from eoray.sentinel2 import FILL, SCALE, WAVELENGTHS_UM, Mask, Quality, Scl, native_resolution_m
 
-if TYPE_CHECKING:
-    from eoray.catalog.scene import Scene
-
 PRODUCT = "s2"
-
-BLOCK_EDGE = 4
-"""Tiles along a block: a 1024 px block of a COG is then decoded 1.4 to 1.6 times, not 3.9."""
 
 PART_COLS = 2
 """Tiles that are held at once: memory is then the same for any size of area."""
@@ -77,25 +67,6 @@ class CubeRecipe:
             "collection": self.collection,
             "warp": self.warp,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class SceneRow:
-    """A datatake over a block of tiles: one task."""
-
-    key: str
-    entry: str
-    block: Block
-    tiles: tuple[Tile, ...]
-    scenes: tuple[Scene, ...]
-    sources: tuple[str, ...]
-    """What each tile is made from, as the ledger keeps it."""
-
-    def only(self, tiles: Sequence[Tile]) -> SceneRow:
-        """The row reduced to some of its tiles."""
-        kept = [(t, s) for t, s in zip(self.tiles, self.sources, strict=True) if t in tiles]
-        ((block, members),) = blocks_of_tiles([t for t, _ in kept], BLOCK_EDGE)
-        return replace(self, block=block, tiles=members, sources=tuple(s for _, s in sorted(kept)))
 
 
 def scene_product(recipe: CubeRecipe) -> ProductSpec:
@@ -164,134 +135,6 @@ def _flags(bits: type[Quality | Mask], long_name: str) -> dict[str, Any]:
         "flag_masks": [int(b) for b in bits],
         "flag_meanings": " ".join(str(b.name).lower() for b in bits),
     }
-
-
-def plan_scenes(
-    scenes: Sequence[Scene], tiles: Sequence[Tile]
-) -> tuple[dict[Zone, list[TimeEntry]], list[SceneRow]]:
-    """Group scenes and tiles into time entries and tasks.
-
-    Args:
-        scenes: Resolved scenes of one lineage, any order.
-        tiles: Tiles of the AOI.
-
-    Returns:
-        Entries by zone, and rows sorted by zone, time and block. Each (tile, datatake) that a
-        scene touches is in exactly one row, and no row depends on the others.
-    """
-    takes: dict[str, list[Scene]] = {}
-    for scene in sorted(scenes, key=lambda s: (s.sensing_time, s.datatake, s.item_id)):
-        takes.setdefault(scene.datatake, []).append(scene)
-    outlines = {tile: _lonlat_outline(tile) for tile in tiles}
-    entries: dict[Zone, list[TimeEntry]] = {}
-    rows: list[SceneRow] = []
-    for datatake, members in takes.items():
-        touching = {tile: _touching(members, tile, outlines[tile]) for tile in sorted(tiles)}
-        here = [tile for tile, found in touching.items() if found]
-        for zone in sorted({tile.zone for tile in here}):
-            used = {s for t in here if t.zone == zone for s in touching[t]}
-            entries.setdefault(zone, []).append(_entry(datatake, sorted(used, key=_by_id)))
-        rows += [
-            _row(datatake, b, group, touching) for b, group in blocks_of_tiles(here, BLOCK_EDGE)
-        ]
-    rows.sort(key=lambda row: (row.block.zone, row.scenes[0].sensing_time, row.key))
-    return entries, rows
-
-
-def _by_id(scene: Scene) -> str:
-    return scene.item_id
-
-
-def _lonlat_outline(tile: Tile) -> Any:
-    import shapely
-    from pyproj import Transformer
-
-    to_lonlat = Transformer.from_crs(tile.epsg, 4326, always_xy=True)
-    half = tile.lattice.edge * 5_000 / TILE_M
-    ring = shapely.segmentize(_with_margin(tile), half)
-    lonlat = shapely.transform(ring, lambda xy: np.stack(to_lonlat.transform(*xy.T), axis=1))
-    west, south, east, north = lonlat.bounds
-    if east - west > 180:  # the outline crosses the antimeridian
-        lon = shapely.get_coordinates(lonlat)[:, 0]
-        return box_lonlat(lon[lon > 0].min(), south, lon[lon < 0].max(), north)
-    return lonlat
-
-
-def _with_margin(tile: Tile) -> Any:
-    """A tile and what masks look at around it, in its CRS."""
-    import shapely
-
-    (y, x), box = tile.lattice.margin(tile.row, tile.col), shapely.box(*tile.bounds)
-    if x == y:
-        return box.buffer(x)
-    x0, y0, x1, y1 = tile.bounds
-    return shapely.box(x0 - x, y0 - y, x1 + x, y1 + y)
-
-
-def _touching(scenes: Sequence[Scene], tile: Tile, outline: Any) -> tuple[Scene, ...]:
-    """Scenes that may hold pixels of a tile, or of the margin that masks look at."""
-    return tuple(s for s in scenes if _touches(s, tile, outline))
-
-
-def _touches(scene: Scene, tile: Tile, outline: Any) -> bool:
-    import shapely
-
-    if scene.grid_epsg == tile.epsg:
-        x0, y0, x1, y1 = tile.bounds
-        margin_y, margin_x = tile.lattice.margin(tile.row, tile.col)
-        asset = scene.extent
-        a, _, c, _, e, f = asset.transform
-        height, width = asset.shape
-        in_x = c < x1 + margin_x and c + a * width > x0 - margin_x
-        return in_x and f > y0 - margin_y and f + e * height < y1 + margin_y
-    west, south, east, north = scene.bbox
-    return bool(shapely.intersects(box_lonlat(west, south, east, north), outline))
-
-
-def _row(
-    datatake: str,
-    block: Block,
-    tiles: tuple[Tile, ...],
-    touching: Mapping[Tile, tuple[Scene, ...]],
-) -> SceneRow:
-    scenes = sorted({s for tile in tiles for s in touching[tile]}, key=_by_id)
-    return SceneRow(
-        key=f"{datatake}/{tiles[0].id}x{len(tiles)}",
-        entry=datatake,
-        block=block,
-        tiles=tiles,
-        scenes=tuple(scenes),
-        sources=tuple(_source(touching[tile]) for tile in tiles),
-    )
-
-
-def _source(scenes: Sequence[Scene]) -> str:
-    """Ids with what decides their values; never hrefs, which may be signed."""
-    return "; ".join(
-        f"{s.item_id} baseline {s.baseline or '?'} offset {s.dn_offset:+d} ({s.offset_rule})"
-        for s in sorted(scenes, key=_by_id)
-    )
-
-
-def _entry(datatake: str, scenes: Sequence[Scene]) -> TimeEntry:
-    first = scenes[0]
-    refined = {s.refined for s in scenes}
-    columns: dict[str, str | float | int] = {
-        "solar_day": min(s.solar_day for s in scenes),
-        "satellite": first.satellite,
-        "relative_orbit": first.relative_orbit,
-        "provider": _joined(s.provider for s in scenes),
-        "baseline": _joined(s.baseline for s in scenes),
-        "offset_rule": _joined(s.offset_rule for s in scenes),
-        "refined": -1 if None in refined or len(refined) > 1 else int(bool(refined.pop())),
-    }
-    for name in ("sun_zenith", "sun_azimuth", "view_zenith", "view_azimuth"):
-        columns[name] = float(np.mean([getattr(s, name) for s in scenes]))
-    return TimeEntry(datatake, first.sensing_time, columns)
-
-
-def _joined(values: Iterator[str]) -> str:
-    return "+".join(sorted({value or "?" for value in values}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ from eoray.grid.place import (
 from eoray.grid.tile import (
     Block,
     Tile,
+    blocks_of_cells,
     blocks_of_tiles,
 )
 
@@ -66,6 +67,7 @@ __all__ = [
     "Tile",
     "Zone",
     "area_of_use",
+    "blocks_of_cells",
     "blocks_of_tiles",
     "box_lonlat",
     "from_lonlat",

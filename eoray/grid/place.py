@@ -169,11 +169,38 @@ def _cells_hit(zone: Zone, projected: BaseGeometry) -> list[Tile]:
     first, last = math.floor((top - y1) / edge), math.floor((top - y0) / edge)
     rows = np.arange(max(0, first), min(lattice.n_rows - 1, last) + 1)
     row, col = (part.ravel() for part in np.meshgrid(rows, cols, indexing="ij"))
-    upper = top - row * edge
-    cells = shapely.box(left + col * edge, upper - edge, left + (col + 1) * edge, upper)
     shapely.prepare(projected)
-    hit = shapely.intersects(projected, cells) & ~shapely.touches(projected, cells)
-    return [Tile(zone, int(r), int(c)) for r, c in zip(row[hit], col[hit], strict=True)]
+    hit = _within(projected, lattice, row, col)
+    rest = np.flatnonzero(~hit)
+    cells = _boxes(lattice, row[rest], col[rest], 1)
+    hit[rest] = shapely.intersects(projected, cells) & ~shapely.touches(projected, cells)
+    return [Tile(zone, r, c) for r, c in zip(row[hit].tolist(), col[hit].tolist(), strict=True)]
+
+
+_SQUARE = 16
+"""Cells along a square that is looked at as one."""
+
+
+def _within(
+    projected: BaseGeometry, lattice: Lattice, row: np.ndarray, col: np.ndarray
+) -> np.ndarray:
+    """True for cells whose whole square the place holds: those need no look of their own."""
+    import shapely
+
+    squares = row // _SQUARE * lattice.n_cols + col // _SQUARE
+    found, where = np.unique(squares, return_inverse=True)
+    top, left = found // lattice.n_cols * _SQUARE, found % lattice.n_cols * _SQUARE
+    boxes = _boxes(lattice, top, left, _SQUARE)
+    return np.asarray(shapely.contains_properly(projected, boxes))[where]
+
+
+def _boxes(lattice: Lattice, row: np.ndarray, col: np.ndarray, n_cells: int) -> np.ndarray:
+    """Squares of cells, in the CRS of a lattice."""
+    import shapely
+
+    left, top = lattice.x + col * lattice.edge, lattice.y - row * lattice.edge
+    edge = n_cells * lattice.edge
+    return np.asarray(shapely.box(left, top - edge, left + edge, top))
 
 
 def area_of_use(epsg: int) -> BaseGeometry:

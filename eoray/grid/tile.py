@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby, pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from eoray.errors import ConfigError, GridError
 from eoray.grid.lattice import (
@@ -22,6 +26,9 @@ from eoray.grid.lattice import (
 if TYPE_CHECKING:
     from affine import Affine
     from odc.geo.geobox import GeoBox
+
+_ORDER = attrgetter("zone", "row", "col")
+"""As tiles compare, but in C."""
 
 _TILE_ID = re.compile(r"z(\d{2})r(\d{4})c(\d{3})")
 
@@ -157,18 +164,35 @@ def blocks_of_tiles(tiles: list[Tile], edge: int) -> Iterator[tuple[Block, tuple
         The smallest block that holds a group, and the group's tiles in order. Each tile comes
         once, and the grouping of a tile does not depend on the other tiles.
     """
-    groups: dict[tuple[Zone, int, int], list[Tile]] = {}
-    for tile in sorted(tiles):
-        groups.setdefault((tile.zone, tile.row // edge, tile.col // edge), []).append(tile)
-    for (zone, _, _), members in groups.items():
-        rows, cols = [t.row for t in members], [t.col for t in members]
-        yield (
-            Block(
-                zone,
-                min(rows),
-                min(cols),
-                max(rows) - min(rows) + 1,
-                max(cols) - min(cols) + 1,
-            ),
-            tuple(members),
-        )
+    for zone, part in groupby(sorted(tiles, key=_ORDER), attrgetter("zone")):
+        members = list(part)
+        rows, cols = np.array([(tile.row, tile.col) for tile in members]).T
+        for block, positions in blocks_of_cells(zone, rows, cols, edge):
+            yield block, tuple(members[i] for i in positions)
+
+
+def blocks_of_cells(
+    zone: Zone, rows: np.ndarray, cols: np.ndarray, edge: int
+) -> Iterator[tuple[Block, list[int]]]:
+    """Group the cells of one zone as :func:`blocks_of_tiles` does, thousands at once.
+
+    Args:
+        zone: Where they lie.
+        rows: Row of each cell, one dim.
+        cols: Column of each.
+        edge: Cells along a block.
+
+    Yields:
+        The smallest block that holds a group, and the positions of its cells, ascending.
+    """
+    if not len(rows):
+        return
+    home = rows // edge * (lattice_of(zone).n_cols // edge + 1) + cols // edge
+    order = np.argsort(home, kind="stable")
+    first = np.flatnonzero(np.diff(home[order], prepend=-1))
+    top, bottom = (ends.reduceat(rows[order], first).tolist() for ends in (np.minimum, np.maximum))
+    left, right = (ends.reduceat(cols[order], first).tolist() for ends in (np.minimum, np.maximum))
+    positions, borders = order.tolist(), [*first.tolist(), len(order)]
+    for i, (begin, end) in enumerate(pairwise(borders)):
+        block = Block(zone, top[i], left[i], bottom[i] - top[i] + 1, right[i] - left[i] + 1)
+        yield block, positions[begin:end]

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from eoray.catalog.providers import SCL
 from eoray.grid import Block, Bounds
 
 if TYPE_CHECKING:
     from eoray.catalog.scene import BandAsset, Scene
-    from eoray.cube.scenes import SceneRow
+    from eoray.cube.plan import SceneRow
 
 _BYTES_PER_PIXEL = 2 / 1.6
 """uint16 after deflate with predictor: 1.4 to 2.0 times smaller by band."""
@@ -79,19 +80,51 @@ def estimate_reads(
     Returns:
         (range requests, compressed bytes, minutes).
     """
+    wanted = frozenset((*bands, SCL))
+    layers: dict[str, list[_Layer]] = {}
     requests, size, pixels = 0, 0.0, 0.0
     for row in rows:
         for scene in row.scenes:
-            for asset in (a for a in scene.assets if a.band in (*bands, "SCL")):
-                band = asset.band
-                area = _overlap_px(asset, _bounds_for(scene, row.block))
+            if scene.item_id not in layers:
+                layers[scene.item_id] = _layers_of(scene, wanted)
+            bounds = _bounds_for(scene, row.block)
+            for layer in layers[scene.item_id]:
+                area = _overlap_px(layer.asset, bounds)
                 if area == 0:
                     continue
-                requests += 1 + max(1, round(area / _INTERNAL_PX**2))
-                pixels += 0 if band == "SCL" else area
-                size += area * (_SCL_BYTES_PER_PIXEL if band == "SCL" else _BYTES_PER_PIXEL)
+                requests += layer.n_files * (1 + max(1, round(area / _INTERNAL_PX**2)))
+                pixels += area * layer.n_bands
+                size += area * layer.bytes_per_pixel
     seconds = pixels * 2 / 1e6 / _MB_PER_CORE_S / max(1, cpus)
     return requests, round(size), seconds / 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Files of a scene that lie on the same pixels."""
+
+    asset: BandAsset
+    """One of them."""
+    n_files: int
+    n_bands: int
+    """Without SCL."""
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Of all the files together, compressed."""
+        n_scl = self.n_files - self.n_bands
+        return self.n_bands * _BYTES_PER_PIXEL + n_scl * _SCL_BYTES_PER_PIXEL
+
+
+def _layers_of(scene: Scene, wanted: frozenset[str]) -> list[_Layer]:
+    alike: dict[Any, list[BandAsset]] = {}
+    for asset in scene.assets:
+        if asset.band in wanted:
+            alike.setdefault((asset.transform, asset.shape), []).append(asset)
+    return [
+        _Layer(files[0], len(files), sum(asset.band != SCL for asset in files))
+        for files in alike.values()
+    ]
 
 
 def _bounds_for(scene: Scene, block: Block) -> Bounds:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from eoray import storage
 from eoray.cube.mask import MaskRecipe, clear_classes
-from eoray.cube.scenes import CubeRecipe, SceneRow, plan_scenes
+from eoray.cube.plan import SceneRow, plan_scenes
+from eoray.cube.scenes import CubeRecipe
 from eoray.errors import CatalogError
 from eoray.grid import Zone
 from eoray.reading.grids import check_grids

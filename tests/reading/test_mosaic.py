@@ -15,7 +15,8 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from eoray.cube.mask import MaskRecipe
-from eoray.cube.scenes import CubeRecipe, SceneRow, SceneWorker
+from eoray.cube.plan import SceneRow
+from eoray.cube.scenes import CubeRecipe, SceneWorker
 from eoray.errors import GridError, ReadError
 from eoray.grid import TOP_M, Block, Tile
 from eoray.reading.mosaic import Mosaic, ReadOptions, read_mosaic
