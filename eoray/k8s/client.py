@@ -96,32 +96,11 @@ class Cluster:
             AlreadyExistsError: One of this name is there, ended or not.
             RefusedError: The server refuses a field, a quota, a policy.
         """
-        how = {"field_validation": "Strict", **({"dry_run": "All"} if dry_run else {})}
-        made: dict[str, Any] = self._write(
-            "create",
-            _RAYJOBS,
-            lambda: self._custom().create_namespaced_custom_object(
-                _GROUP, _VERSION, self.namespace, _RAYJOBS, body, _request_timeout=_TIMEOUT_S, **how
-            ),
-        )
-        return made
+        return self._create(_RAYJOBS, body, **({"dry_run": "All"} if dry_run else {}))
 
     def patch_rayjob(self, name: str, body: dict[str, Any]) -> None:
         """Merge some fields into a RayJob."""
-        self._write(
-            "patch",
-            _RAYJOBS,
-            lambda: self._custom().patch_namespaced_custom_object(
-                _GROUP,
-                _VERSION,
-                self.namespace,
-                _RAYJOBS,
-                name,
-                body,
-                _request_timeout=_TIMEOUT_S,
-                _content_type="application/merge-patch+json",
-            ),
-        )
+        self._merge(_RAYJOBS, name, body)
 
     def raycluster(self, name: str) -> dict[str, Any] | None:
         """A RayCluster; None where there is none of this name."""
@@ -203,20 +182,7 @@ class Cluster:
 
     def patch_cronjob(self, name: str, body: dict[str, Any]) -> None:
         """Merge some fields into a CronJob."""
-        self._write(
-            "patch",
-            _CRONJOBS,
-            lambda: self._custom().patch_namespaced_custom_object(
-                *_BATCH,
-                self.namespace,
-                _CRONJOBS,
-                name,
-                body,
-                field_manager="eoray",
-                _request_timeout=_TIMEOUT_S,
-                _content_type="application/merge-patch+json",
-            ),
-        )
+        self._merge(_CRONJOBS, name, body, _BATCH, field_manager="eoray")
 
     def delete_cronjob(self, name: str) -> bool:
         """Delete a CronJob and, by their owner, its Jobs; False where there was none."""
@@ -230,19 +196,7 @@ class Cluster:
 
     def create_job(self, body: dict[str, Any]) -> dict[str, Any]:
         """Create a Job, every field checked; the server may choose the end of its name."""
-        made: dict[str, Any] = self._write(
-            "create",
-            _JOBS,
-            lambda: self._custom().create_namespaced_custom_object(
-                *_BATCH,
-                self.namespace,
-                _JOBS,
-                body,
-                field_validation="Strict",
-                _request_timeout=_TIMEOUT_S,
-            ),
-        )
-        return made
+        return self._create(_JOBS, body, _BATCH)
 
     def create_budget(self, body: dict[str, Any]) -> None:
         """Create a PodDisruptionBudget.
@@ -271,21 +225,7 @@ class Cluster:
 
     def patch_workload(self, name: str, body: dict[str, Any]) -> None:
         """Merge some fields into one of Kueue's Workloads."""
-        version = self._kueue()
-        self._write(
-            "patch",
-            _WORKLOADS,
-            lambda: self._custom().patch_namespaced_custom_object(
-                _KUEUE,
-                version,
-                self.namespace,
-                _WORKLOADS,
-                name,
-                body,
-                _request_timeout=_TIMEOUT_S,
-                _content_type="application/merge-patch+json",
-            ),
-        )
+        self._merge(_WORKLOADS, name, body, (_KUEUE, self._kueue()))
 
     def _kueue(self) -> str:
         """The version in which Kueue's objects are served best."""
@@ -451,6 +391,49 @@ class Cluster:
         except AbsentError:
             return None
         return found
+
+    def _create(
+        self, plural: str, body: dict[str, Any], group: _Group = (_GROUP, _VERSION), **how: Any
+    ) -> dict[str, Any]:
+        """Create an object, every field checked."""
+        made: dict[str, Any] = self._write(
+            "create",
+            plural,
+            lambda: self._custom().create_namespaced_custom_object(
+                *group,
+                self.namespace,
+                plural,
+                body,
+                field_validation="Strict",
+                _request_timeout=_TIMEOUT_S,
+                **how,
+            ),
+        )
+        return made
+
+    def _merge(
+        self,
+        plural: str,
+        name: str,
+        body: dict[str, Any],
+        group: _Group = (_GROUP, _VERSION),
+        **how: Any,
+    ) -> None:
+        """Merge some fields into an object."""
+        self._write(
+            "patch",
+            plural,
+            lambda: self._custom().patch_namespaced_custom_object(
+                *group,
+                self.namespace,
+                plural,
+                name,
+                body,
+                _request_timeout=_TIMEOUT_S,
+                _content_type="application/merge-patch+json",
+                **how,
+            ),
+        )
 
     def _delete(self, plural: str, name: str, group: _Group = (_GROUP, _VERSION)) -> bool:
         try:
