@@ -10,6 +10,8 @@ DEMO_OUT := build/demo
 TARGET := submit
 TAG = eoray/eoray$(if $(filter-out cpu,$(TARGET)),-$(TARGET)):dev
 PYTEST_ARGS ?=
+# files side by side, as many as there are cores, but a few
+BESIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,13 +34,13 @@ types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
 
 test: $(STAMP) ## the default tests
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest $(BESIDE) $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## only the tests that take longer, and those that start services
 	$(BIN)/pytest -m "slow or services" $(PYTEST_ARGS)
 
 test-cluster: $(STAMP) ## tests on a Kubernetes of their own: Linux, root, Go; docs/test-cluster.md
-	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
+	$(BIN)/pytest -m cluster -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## all tests that need neither accelerator nor cluster, with line coverage
 	$(BIN)/coverage erase
