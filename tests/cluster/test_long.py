@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -264,6 +265,8 @@ def test_a_lost_head_a_cancel_and_a_second_attempt_end_in_the_same_cube(
     assert state(site, name)["state"] == "running"  # the same RayJob goes on
     site.eoray("cancel", name)
     assert site.eoray("wait", name, exits=5).returncode == 5
+    # asked, the driver committed what was finished and said so itself
+    assert storage.read_json(attempt_path("lost", name))["status"] == "stopped"
     wait_until(lambda: not living(site, name), 120, "the end of all pods")
     before = commits(store)
     again = site.ask("submit", path)
@@ -336,6 +339,40 @@ def test_an_exhausted_quota_is_told_and_pods_start_when_it_is_raised(site: Site)
     assert site.eoray("wait", name, exits=5).returncode == 5
 
 
+def test_a_tick_started_twice_is_one_run(site: Site) -> None:
+    path = site.run_file("weekly", **CUBE)
+    made = site.ask("schedule", "apply", path, "--cron", "0 3 * * 1", "--name", "weekly")
+    assert made["what"] == "created"
+    tick = ("--scheduled-time", "2021-12-27T03:00")
+    jobs = [site.ask("schedule", "run-now", "weekly", *tick)["job"] for _ in range(2)]
+    for job in jobs:
+        wait_until(lambda job=job: ended(site, job), 2 * START_S, f"the Job {job} to end")
+        assert job_status(site, job)["succeeded"] == 1
+    said = [site.cluster.kubectl("logs", f"job/{job}", "-n", site.namespace) for job in jobs]
+    names = {name for text in said for name in re.findall(r"small-[0-9a-f]{8}-\d+", text)}
+    assert len(names) == 1  # the same window is the same run, and its first attempt was enough
+    assert state(site, names.pop())["state"] == "succeeded"
+    assert check_cube(f"{BUCKET}/weekly").ok
+    site.eoray("schedule", "delete", "weekly")
+    wait_until(lambda: not ours(site, "jobs,cronjobs", "weekly"), 60, "the garbage collector")
+
+
+def job_status(site: Site, job: str) -> dict[str, Any]:
+    words = ("get", "job", job, "--namespace", site.namespace, "--output=json")
+    status: dict[str, Any] = json.loads(site.cluster.kubectl(*words))["status"]
+    return status
+
+
+def ended(site: Site, job: str) -> bool:
+    return bool({"succeeded", "failed"} & job_status(site, job).keys())
+
+
+def ours(site: Site, kinds: str, schedule: str) -> list[str]:
+    """Objects of a schedule."""
+    chosen = ("--selector", f"eoray.dev/schedule={schedule}", "--output=name")
+    return site.cluster.kubectl("get", kinds, "--namespace", site.namespace, *chosen).split()
+
+
 def test_a_run_ends_at_its_deadline_and_the_next_attempt_waits_for_its_pods(
     site: Site,
 ) -> None:
@@ -347,7 +384,7 @@ def test_a_run_ends_at_its_deadline_and_the_next_attempt_waits_for_its_pods(
     done = site.eoray("wait", name, exits=1)
     assert "AppFailed" in done.stdout
     record = storage.read_json(attempt_path("long", name))
-    assert record["ended"].startswith("DeadlineError")
+    assert (record["status"], record["reason"][:13]) == ("failed", "DeadlineError")
     assert living(site, name)
     again = site.eoray("submit", path, "--detach", "--json")
     assert "waiting for the pods of the earlier attempt" in again.stderr
