@@ -33,6 +33,9 @@ class Bucket:
     anonymous: bool = False
     """Requests are not signed: public data."""
     requester_pays: bool = False
+    tokens: str = ""
+    """For a server of HTTP: where rights to read its files are given out, as Planetary Computer
+    does; ``{account}`` and ``{container}`` are filled in."""
 
     @property
     def in_path(self) -> bool:
@@ -52,7 +55,8 @@ def use_buckets(buckets: Mapping[str, Bucket]) -> None:
     """Describe buckets for this process, in place of those described before.
 
     Args:
-        buckets: By URL, such as ``s3://maps``. Tasks on other machines get them from the driver.
+        buckets: By URL, such as ``s3://maps`` or ``https://files.example``. Tasks on other
+            machines get them from the driver.
     """
     global _known  # noqa: PLW0603 - one description a process, replaced as a whole
     _known = dict(buckets)

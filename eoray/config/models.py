@@ -266,6 +266,8 @@ class RunSection(Section):
     """What to do while another run writes the store; take-over makes that one stop."""
     retries: Annotated[int, Field(ge=0, le=20)] = 3
     """Further attempts at a failed read."""
+    read_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds after which no further attempt at one read of a file begins."""
     errors: Literal["record", "raise"] = "record"
     """What to do with input that cannot be read: leave a recorded hole, or stop."""
 

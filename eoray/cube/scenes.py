@@ -301,6 +301,7 @@ class SceneWorker:
     recipe: CubeRecipe
     raise_errors: bool = False
     retries: int = 2
+    seconds: float = 120.0
 
     def __call__(self, row: SceneRow) -> Iterator[TileResult]:
         """Read the block part by part, each tile of its files once, and cut it into tiles."""
@@ -309,6 +310,7 @@ class SceneWorker:
             warp=self.recipe.warp,
             raise_errors=self.raise_errors,
             retries=self.retries,
+            seconds=self.seconds,
         )
         parts = list(_parts(row))
         memory = BlockMemory(reach=len({part.col for part, _ in parts}))

@@ -46,6 +46,8 @@ class ReadOptions:
     raise_errors: bool = False
     """Raise the first failed read instead of recording it."""
     retries: int = 2
+    seconds: float = 120.0
+    """Of one read of a file; no further attempt begins later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +225,7 @@ def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOpti
                 window=window,
                 resolution_m=lattice.coarse,
                 retries=options.retries,
+                seconds=options.seconds,
                 memory=choice.memory,
             )
             .result()
@@ -408,6 +411,7 @@ def _reader(
                 window=window,
                 resolution_m=resolution_m,
                 retries=options.retries,
+                seconds=options.seconds,
                 memory=choice.memory,
             )
         except ReadError as error:

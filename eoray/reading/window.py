@@ -11,9 +11,11 @@ import numpy as np
 
 from eoray.errors import GridError, ReadError
 from eoray.grid import PixelWindow, Zone, lattice_of, relabel_south
+from eoray.masking import mask
 from eoray.reading.cog import BlockMemory, CogFile, forget_header
 from eoray.reading.gdal import GdalFile, warp_by_gdal
 from eoray.reading.ranges import UnsupportedFileError
+from eoray.reading.requests import Pace, Patience, UnreachableError
 from eoray.reading.warp import can_warp, warp
 from eoray.sentinel2 import native_resolution_m
 
@@ -62,7 +64,7 @@ def check_congruent(
     )
 
 
-def read_asset(
+def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
     scene: Scene,
     asset: BandAsset,
     *,
@@ -70,6 +72,7 @@ def read_asset(
     window: PixelWindow,
     resolution_m: int,
     retries: int = 2,
+    seconds: float = 120.0,
     memory: BlockMemory | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> np.ndarray:
@@ -82,6 +85,7 @@ def read_asset(
         window: Pixels of the zone at ``resolution_m``.
         resolution_m: 10 or 20, or the level of a user's grid.
         retries: Further attempts after a failed one.
+        seconds: No attempt begins later than this after the first.
         memory: Keeps decoded tiles for the strip below.
         wait: Called with seconds between attempts.
 
@@ -93,24 +97,41 @@ def read_asset(
         ReadError: Every attempt failed, or the file is not what the item says.
     """
     same = scene.grid_epsg == lattice_of(zone).epsg
-    copied = same and is_congruent(asset, resolution_m, zone)
-    for attempt in range(retries + 1):
+    method = _copy if same and is_congruent(asset, resolution_m, zone) else _warp
+    patience = Patience(retries, seconds, Pace(sleep=wait))
+    try:
+        return _persist(method, asset, zone, window, resolution_m, memory, patience)
+    except _read_errors() as error:
+        raise ReadError(
+            f"{asset.band} of item {scene.item_id} cannot be read "
+            f"({_reason(error)}) from {mask(asset.href)!r}; run again, or record the hole with "
+            "errors: record",
+            item_id=scene.item_id,
+            asset=asset.band,
+            window=(window.col_off, window.row_off, window.width, window.height),
+        ) from error
+
+
+def _persist(
+    method: _Method,
+    asset: BandAsset,
+    zone: Zone,
+    window: PixelWindow,
+    resolution_m: int,
+    memory: BlockMemory | None,
+    patience: Patience,
+) -> np.ndarray:
+    """Read a file, again if what came was broken; requests have attempts of their own."""
+    for attempt in range(patience.retries + 1):
         try:
-            if copied:
-                return _read(_copy, asset, zone, window, resolution_m, memory)
-            return _read(_warp, asset, zone, window, resolution_m, memory)
+            return _read(method, asset, zone, window, resolution_m, memory, patience)
         except _read_errors() as error:
-            if attempt == retries or isinstance(error, _MismatchError):
-                raise ReadError(
-                    f"{asset.band} of item {scene.item_id} cannot be read "
-                    f"({_reason(error)}) from {asset.href!r}; run again, or record the hole with "
-                    "errors: record",
-                    item_id=scene.item_id,
-                    asset=asset.band,
-                    window=(window.col_off, window.row_off, window.width, window.height),
-                ) from error
+            pause_s = 0.2 * 4**attempt
+            is_last = attempt == patience.retries or pause_s > patience.left_s
+            if is_last or isinstance(error, (_MismatchError, UnreachableError)):
+                raise
             forget_header(asset.href)
-            wait(0.2 * 4**attempt)
+            patience.pace.sleep(pause_s)
     raise AssertionError  # pragma: no cover - the loop returns or raises
 
 
@@ -145,15 +166,17 @@ def _read(
     window: PixelWindow,
     resolution_m: int,
     memory: BlockMemory | None,
+    patience: Patience,
 ) -> np.ndarray:
     """Read by our own reader, or by GDAL where that one does not know the file."""
     if not asset.href.lower().endswith(".jp2"):
         try:
-            return method(asset, CogFile(asset.href, memory), zone, window, resolution_m)
+            file = CogFile(asset.href, memory, patience)
+            return method(asset, file, zone, window, resolution_m)
         except UnsupportedFileError:
             pass
-    with GdalFile(asset.href) as file:
-        return method(asset, file, zone, window, resolution_m)
+    with GdalFile(asset.href, patience) as gdal_file:
+        return method(asset, gdal_file, zone, window, resolution_m)
 
 
 def _copy(
@@ -217,5 +240,5 @@ def _named(zone: Zone) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = mask(" ".join(str(error).split()))
     return text[:200] or type(error).__name__

@@ -21,6 +21,7 @@ from eoray.errors import ConflictError, EorayError, StoreError
 from eoray.execute import Executor, run_tasks
 from eoray.grid import Tile, Zone
 from eoray.log import get_logger
+from eoray.reading.usage import ReadUsage
 from eoray.run.meters import StageMeter
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class StageReport:
     """Of all tiles of the plan, those done earlier included."""
     commits: int = 0
     seconds: float = 0.0
+    reads: ReadUsage = field(default_factory=ReadUsage)
+    """Requests, bytes and further attempts of the rows run."""
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -110,6 +113,8 @@ class Driver:
         finally:
             report.seconds = time.monotonic() - begun
         report.failed_reads = self._failed_reads(plan)
+        if report.reads.requests:
+            get_logger().info("reads", stage=plan.name, **report.reads.to_dict())
         return report
 
     def _prepare(self, plan: StagePlan) -> None:
@@ -160,6 +165,7 @@ class Driver:
                     raise _explained(outcome.error, outcome.key)
                 pending.append(outcome.receipt)
                 report.tasks += 1
+                report.reads += outcome.receipt.reads
                 meter.done(report.tasks + report.skipped)
                 if self.progress is not None:
                     self.progress(plan.name, report.tasks + report.skipped, len(plan.rows))

@@ -12,6 +12,7 @@ from eoray.masking import mask
 
 if TYPE_CHECKING:
     from eoray.catalog.scene import Scene
+    from eoray.reading.requests import UnreachableError
 
 _CONTENT = b"eoray was here\n"
 
@@ -143,13 +144,14 @@ def _check_same(url: str, found: bytes) -> None:
 def _refusal_of(scene: Scene) -> str | None:
     """Why a scene's server gives nothing out; None where it does, or only this file is at fault."""
     from eoray.reading.cog import CogFile
-    from eoray.reading.ranges import UnreachableError, UnsupportedFileError
+    from eoray.reading.ranges import UnsupportedFileError
+    from eoray.reading.requests import UnreachableError
 
     asset = scene.assets[0]
     try:
         CogFile(asset.href)  # keeps the header for the tasks of this process
     except UnreachableError as error:
-        if not _is_access(error.__cause__):
+        if not _is_access(error):
             return None
         return f"{asset.band} of item {scene.item_id} at {mask(asset.href)!r} ({_short(error)})"
     except (UnsupportedFileError, OSError):
@@ -157,12 +159,8 @@ def _refusal_of(scene: Scene) -> str | None:
     return None
 
 
-def _is_access(error: BaseException | None) -> bool:
-    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
-
-    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
-        return True
-    return "error sending request" in str(error)
+def _is_access(error: UnreachableError) -> bool:
+    return error.status in (401, 403) or "error sending request" in str(error.__cause__)
 
 
 def _short(error: BaseException) -> str:

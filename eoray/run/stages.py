@@ -94,7 +94,12 @@ def run_cube(context: StageContext) -> dict[str, Any]:
     settings = context.config
     _record_plan(context, plan)
     raise_errors = (settings.cube.errors or settings.run.errors) == "raise"
-    worker = SceneWorker(plan.recipe, raise_errors=raise_errors, retries=settings.run.retries)
+    worker = SceneWorker(
+        plan.recipe,
+        raise_errors=raise_errors,
+        retries=settings.run.retries,
+        seconds=settings.run.read_seconds,
+    )
     spec = scene_product(plan.recipe)
     report = context.run_stage(
         StagePlan("cube", spec, plan.entries, plan.rows, worker, probe_inputs)
@@ -138,6 +143,7 @@ def outcome_of(report: StageReport, *outputs: str) -> dict[str, Any]:
         "skipped": report.skipped,
         "failed_reads": report.failed_reads,
         "seconds": round(report.seconds, 2),
+        "reads": report.reads.to_dict(),
     }
 
 
