@@ -76,15 +76,14 @@ def expected() -> list[bytes]:
 
 
 def test_what_fails_is_asked_for_again_and_nothing_else(server: FileServer, clock: Clock) -> None:
-    server.refuse = lambda number, path: (500, {}) if number in (3, 12) else None
+    server.refuse = lambda number, path: (500, {}) if number in (3, 9) else None
     before = READS.snapshot()
     file = open_ranges(f"{server.url}/a.bin", clock.patience())
     assert [bytes(data) for data in file.get(SPANS)] == expected()
-    # the eight at once failed with the third; then four, of which one failed, then two, then ...
     assert server.statuses.count(500) == 2
-    assert len(server.asked) <= 20
     used = READS.snapshot()
-    assert used.requests - before.requests == len(server.asked)
+    # of ranges in flight beside one that failed, some were taken back before they left
+    assert len(server.asked) <= used.requests - before.requests <= 8 + 4 + 2 + 8
     assert used.bytes - before.bytes == 40_000
     assert used.retries > before.retries
 
@@ -139,6 +138,15 @@ def test_no_attempt_begins_after_the_budget(clock: Clock) -> None:
     forget_gates()
     with pytest.raises(UnreachableError, match="timed out after 3 requests"):
         ask_for([(0, 1)], ask, "http://slow.example", clock.patience(retries=99, seconds=120))
+
+
+def test_an_undisturbed_read_costs_what_the_server_saw(server: FileServer) -> None:
+    before = READS.snapshot()
+    open_ranges(f"{server.url}/a.bin").get(SPANS)
+    used = READS.snapshot()
+    assert (used.requests - before.requests, used.bytes - before.bytes) == (8, 40_000)
+    assert len(server.asked) == 8
+    assert used.retries == before.retries
 
 
 def test_other_threads_wait_out_what_one_was_told(clock: Clock) -> None:
