@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from eoray.catalog.providers import SCL, asset_keys, bands_present
+from eoray.catalog.signing import without_signature
 from eoray.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def _href(item: pystac.Item, key: str) -> str:
             "the item does not say where it lies; give it a self link or an absolute href"
         )
     parsed = urlparse(href)
-    return unquote(parsed.path) if parsed.scheme == "file" else href
+    return unquote(parsed.path) if parsed.scheme == "file" else without_signature(href)
 
 
 def _band_fields(item: pystac.Item, key: str) -> list[Mapping[str, Any]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from eoray import storage
 from eoray.catalog.geoparquet import ITEM_COLUMN, items_table
+from eoray.catalog.signing import without_signature
 from eoray.errors import CatalogError
 from eoray.masking import is_signed, mask
 
@@ -54,16 +55,29 @@ def write_snapshot(items: Iterable[pystac.Item], url: str) -> str:
 
 
 def _check_unsigned(documents: Iterable[dict[str, Any]]) -> None:
-    """Refuse links that give a right to whoever reads the snapshot, and that end within hours."""
+    """Refuse links that give a right to whoever reads the snapshot, and that end within hours.
+
+    Those that eoray can sign anew have lost their signature before.
+    """
     for document in documents:
         for key, asset in document["assets"].items():
-            if is_signed(asset["href"]):
+            hrefs = [asset["href"], *(other["href"] for other in _alternates(asset))]
+            signed = next((href for href in hrefs if is_signed(href)), None)
+            if signed is not None:
                 raise CatalogError(
                     f"asset {key!r} of item {document['id']!r} has a signed link "
-                    f"({mask(asset['href'])!r}), which would stand in the store for all to read "
+                    f"({mask(signed)!r}), which would stand in the store for all to read "
                     "and stop working within hours; take a catalogue with plain links, and give "
                     "this machine or the pods an identity that may read them"
                 )
+
+
+def _alternates(asset: dict[str, Any]) -> list[dict[str, Any]]:
+    """Further places of a file, as the extension ``alternate-assets`` writes them."""
+    found = asset.get("alternate")
+    if not isinstance(found, dict):
+        return []
+    return [one for one in found.values() if isinstance(one, dict) and "href" in one]
 
 
 def read_snapshot(url: str) -> tuple[list[pystac.Item], str]:
@@ -133,7 +147,11 @@ def _document(item: pystac.Item) -> dict[str, Any]:
     if here:
         document["links"] = [{"rel": "self", "href": here, "type": "application/geo+json"}]
     for key, asset in item.assets.items():
-        document["assets"][key]["href"] = asset.get_absolute_href() or asset.href
+        href = asset.get_absolute_href() or asset.href
+        described = document["assets"][key]
+        described["href"] = without_signature(href)
+        for other in _alternates(described):
+            other["href"] = without_signature(str(other["href"]))
     return document
 
 

@@ -293,7 +293,8 @@ class RunConfig(Section):
     store: PathOrUrl = "out"
     """Folder or s3:// URL of all outputs."""
     storage: dict[BucketUrl, BucketSection] = Field(default_factory=dict)
-    """How buckets are reached, by URL (``s3://maps``); others by the environment."""
+    """How buckets and servers of files are reached, by URL (``s3://maps``,
+    ``https://files.example``); others by the environment."""
     cube: CubeSection = CubeSection()
     fit: FitSection = FitSection()
     predict: PredictSection = PredictSection()

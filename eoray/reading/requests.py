@@ -253,6 +253,9 @@ def ask_for(
             attempts += 1
             try:
                 answers = ask(batch, careful)
+            except UnreachableError:
+                gate.gave_up(pace.now())
+                raise  # of whoever gives rights, who was asked with patience already
             except OSError as error:
                 _count(batch, (), failures)
                 failures += 1
@@ -390,9 +393,8 @@ def _seconds_of(header: Any) -> float:
     if text.isdecimal():
         return float(text)
     try:
-        when = parsedate_to_datetime(text)
+        when: datetime = parsedate_to_datetime(text)
     except ValueError:
         return 0.0
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    ahead = when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)
+    return max(0.0, ahead.total_seconds())

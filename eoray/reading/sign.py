@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from eoray.reading.requests import AnswerError, Patience, ask_for, ask_plainly
+from eoray.reading.requests import (
+    AnswerError,
+    Patience,
+    UnreachableError,
+    ask_for,
+    ask_plainly,
+)
 
 _MARGIN_S = 60.0
 """A right is renewed so long before its end, or at nine tenths of a short life."""
@@ -62,12 +68,19 @@ def _fetch(token_url: str, patience: Patience) -> _Right:
     key = os.environ.get(_KEY_VARIABLE, "")
     headers = {"Ocp-Apim-Subscription-Key": key} if key else {}
     server = f"tokens of {urlsplit(token_url).netloc}"
-    (data,) = ask_for(
-        [(0, 0)],
-        lambda _ranges, _careful: [ask_plainly(token_url, None, _TIMEOUT_S, headers)],
-        server,
-        patience,
-    )
+    try:
+        (data,) = ask_for(
+            [(0, 0)],
+            lambda _ranges, _careful: [ask_plainly(token_url, None, _TIMEOUT_S, headers)],
+            server,
+            patience,
+        )
+    except UnreachableError as error:
+        raise UnreachableError(
+            f"{token_url!r} gives no right to read it: {error}",
+            status=error.status,
+            attempts=error.attempts,
+        ) from error
     try:
         answer = json.loads(bytes(data))
         query, end = str(answer["token"]), datetime.fromisoformat(str(answer["msft:expiry"]))

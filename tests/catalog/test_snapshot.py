@@ -59,6 +59,29 @@ def test_signed_links_are_refused_and_not_repeated(make: Make, tmp_path: Path, q
     assert query.rpartition("=")[2] not in str(refused.value).replace("***", "")
 
 
+def test_signatures_that_can_be_made_anew_are_not_frozen(make: Make, tmp_path: Path) -> None:
+    plain, signed = make(name="a"), make(name="a")
+    for key, asset in plain.assets.items():
+        place = f"https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/32/T/{key}.tif"
+        asset.href = place
+        signed.assets[key].href = f"{place}?st=2024&se=2025&sig=aB%3D"
+        signed.assets[key].extra_fields["alternate"] = {"https": {"href": f"{place}?sig=aB%3D"}}
+        asset.extra_fields["alternate"] = {"https": {"href": place}}
+    digest = write_snapshot([signed], str(tmp_path / "items.parquet"))
+    assert digest == hash_items([plain])
+    assert b"aB%3D" not in (tmp_path / "items.parquet").read_bytes()
+    (frozen,), _ = read_snapshot(str(tmp_path / "items.parquet"))
+    assert frozen.assets["red"].href == plain.assets["red"].href
+
+
+def test_a_signed_alternate_of_an_unknown_signer_is_refused(make: Make, tmp_path: Path) -> None:
+    item = make(name="a")
+    other = {"s3": {"href": "https://files.example/a.tif?X-Amz-Signature=0af3"}}
+    item.assets["red"].extra_fields["alternate"] = other
+    with pytest.raises(CatalogError, match=r"asset 'red' of item .*signed link"):
+        write_snapshot([item], str(tmp_path / "items.parquet"))
+
+
 def test_neither_order_nor_encoding_nor_links_change_the_hash(make: Make, tmp_path: Path) -> None:
     items = [make(name="b"), make(name="a")]
     digest = write_snapshot(items, str(tmp_path / "x.parquet"))
