@@ -50,6 +50,17 @@ class LineageSection(Section):
     """Let several processing lineages meet; change detection then refuses unless allowed."""
 
 
+class FallbackSection(Section):
+    """Another catalogue of the same products."""
+
+    catalog: PathOrUrl
+    """STAC API, static catalogue, or stac-geoparquet."""
+    collection: str = ""
+    """Collection id; empty takes the only one, or the API's collection of record."""
+    provider: Literal["auto", "earth-search", "planetary-computer", "cdse", "static"] = "auto"
+    """Whose asset names and offset rules hold; auto looks at the items."""
+
+
 class SourceSection(Section):
     """Where scenes come from."""
 
@@ -68,6 +79,9 @@ class SourceSection(Section):
     """Further conditions on item properties, handed to the catalogue."""
     duplicates: Literal["latest"] = "latest"
     """Which of several processings of one acquisition is read."""
+    fallback: tuple[FallbackSection, ...] = ()
+    """Where the same products are read when the catalogue's files cannot be; never changes
+    results."""
 
 
 class MaskSection(Section):

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from eoray.masking import mask
 from eoray.reading.usage import READS, ReadUsage
@@ -213,6 +214,13 @@ def gate_of(server: str) -> Gate:
             first = requests_at_once(server)
             _gates[server] = Gate(first, 4 * first)
         return _gates[server]
+
+
+def is_down(href: str) -> bool:
+    """Whether the server of a link let reads fail lately, one after the other."""
+    parts = urlsplit(href)
+    gate = _gates.get(f"{parts.scheme}://{parts.netloc}")
+    return gate is not None and gate.is_down(time.monotonic())
 
 
 def forget_gates() -> None:

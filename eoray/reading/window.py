@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eoray.errors import GridError, ReadError
 from eoray.grid import PixelWindow, Zone, lattice_of, relabel_south
+from eoray.log import get_logger
 from eoray.masking import mask
 from eoray.reading.cog import BlockMemory, CogFile, forget_header
 from eoray.reading.gdal import GdalFile, warp_by_gdal
 from eoray.reading.ranges import UnsupportedFileError
-from eoray.reading.requests import Pace, Patience, UnreachableError
+from eoray.reading.requests import Pace, Patience, UnreachableError, is_down
+from eoray.reading.usage import READS, ReadUsage
 from eoray.reading.warp import can_warp, warp
 from eoray.sentinel2 import native_resolution_m
 
@@ -94,22 +97,56 @@ def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
         nearest, reflectance by bilinear on valid pixels.
 
     Raises:
-        ReadError: Every attempt failed, or the file is not what the item says.
+        ReadError: Every attempt failed, at all providers of the product that the scene knows, or
+            the file is not what the item says.
     """
     same = scene.grid_epsg == lattice_of(zone).epsg
     method = _copy if same and is_congruent(asset, resolution_m, zone) else _warp
-    patience = Patience(retries, seconds, Pace(sleep=wait))
-    try:
-        return _persist(method, asset, zone, window, resolution_m, memory, patience)
-    except _read_errors() as error:
-        raise ReadError(
-            f"{asset.band} of item {scene.item_id} cannot be read "
-            f"({_reason(error)}) from {mask(asset.href)!r}; run again, or record the hole with "
-            "errors: record",
-            item_id=scene.item_id,
-            asset=asset.band,
-            window=(window.col_off, window.row_off, window.width, window.height),
-        ) from error
+    places = _places(scene, asset)
+    failures: list[tuple[str, BaseException]] = []
+    for provider, file in places:
+        patience = Patience(retries, seconds, Pace(sleep=wait))
+        try:
+            values = _persist(method, file, zone, window, resolution_m, memory, patience)
+        except _read_errors() as error:
+            failures.append((provider, error))
+            if isinstance(error, _MismatchError):
+                break  # not what the item says: nobody knows what it is
+            continue
+        if file.href != asset.href:
+            READS.add(ReadUsage(failovers=1))
+            _tell(scene.item_id, scene.provider, provider)
+        return values
+    raise ReadError(
+        f"{asset.band} of item {scene.item_id} cannot be read "
+        f"({_reason(failures[0][1])}) from {mask(asset.href)!r}{_in_vain(scene, failures[1:])}; "
+        "run again, or record the hole with errors: record",
+        item_id=scene.item_id,
+        asset=asset.band,
+        window=(window.col_off, window.row_off, window.width, window.height),
+    ) from failures[0][1]
+
+
+def _places(scene: Scene, asset: BandAsset) -> list[tuple[str, BandAsset]]:
+    """Where a file lies, with providers; one whose server is down comes last."""
+    at = scene.assets.index(asset) if scene.elsewhere else 0
+    found = [(scene.provider, asset)]
+    found += [(place.provider, place.assets[at]) for place in scene.elsewhere]
+    return sorted(found, key=lambda place: len(found) > 1 and is_down(place[1].href))
+
+
+@lru_cache(maxsize=4096)
+def _tell(item_id: str, provider: str, other: str) -> None:
+    """Log, once an item, that another provider stood in."""
+    get_logger().warning("read elsewhere", item=item_id, provider=provider, read_at=other)
+
+
+def _in_vain(scene: Scene, failures: Sequence[tuple[str, BaseException]]) -> str:
+    """What other providers said, for an error message."""
+    told = [f"nor from {provider} ({_reason(error)})" for provider, error in failures]
+    if scene.not_elsewhere:
+        told.append(f"nor elsewhere: {scene.not_elsewhere}")
+    return "".join(f", {text}" for text in told)
 
 
 def _persist(

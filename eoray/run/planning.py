@@ -13,6 +13,7 @@ from eoray.errors import CatalogError
 from eoray.grid import Zone
 from eoray.reading.grids import check_grids
 from eoray.run.aoi import Aoi, resolve_aoi
+from eoray.run.fallback import add_fallback
 from eoray.sentinel2 import resolve_bands
 from eoray.timeline import DateRange
 
@@ -77,6 +78,7 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
         require_scl=config.cube.mask.method == "scl",
     )
     check_grids(resolution.scenes, bands, warp=config.cube.warp, grid=grid)
+    resolution = add_fallback(run, resolution, aoi, bands, freeze=freeze)
     entries, rows = plan_scenes(resolution.scenes, aoi.tiles)
     if not rows:
         raise CatalogError(

@@ -150,7 +150,7 @@ def test_no_token_stands_in_errors_or_logs(
     server: FileServer, href: str, granules: Any, corner: tuple[int, int]
 ) -> None:
     stream = io.StringIO()
-    configure_logging(level="debug", stream=stream)
+    configure_logging(level="DEBUG", stream=stream)
     scene = granules.write("32TQS_a", row=corner[0], col=corner[1], height=20, width=20)
     signed = f"{href}?{sign.signature(token_url(href), Patience())}"
     asset = replace(scene.asset("B8A"), href=signed)
