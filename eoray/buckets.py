@@ -48,6 +48,9 @@ class Bucket:
         return self.endpoint is not None and self.endpoint.startswith("http://")
 
 
+_PUBLIC = {"s3://eodata": Bucket(endpoint="https://eodata.dataspace.copernicus.eu")}
+"""Buckets of archives whose server is a fact; the run file and the environment know better."""
+
 _known: dict[str, Bucket] = {}
 
 
@@ -74,8 +77,12 @@ def bucket_of(url: str) -> Bucket:
         url: Of the bucket or of anything in it.
     """
     parsed = urlparse(url)
-    known = _known.get(f"{parsed.scheme}://{parsed.netloc}")
-    return known if known is not None else _of_environment()
+    bucket = f"{parsed.scheme}://{parsed.netloc}"
+    known = _known.get(bucket)
+    if known is not None:
+        return known
+    told = _of_environment()
+    return told if told.endpoint else _PUBLIC.get(bucket, told)
 
 
 def _of_environment() -> Bucket:

@@ -42,7 +42,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.4, 20.0
 _DOWN_AFTER, _DOWN_S = 3, 60.0
 """Reads that a server let fail in a row until it counts as down, and for how long."""
 
-_STATUS = re.compile(r"status code: (\d{3})")
+_STATUS = re.compile(r"(?:status|response) code: (\d{3})")
+"""As obstore and GDAL write it."""
 _TIMEOUT = re.compile(r"(?i)timed? ?out")
 
 
@@ -288,6 +289,33 @@ def ask_for(
         cap = max(1, len(batch) // 2)
         _rest(pause_s, pace)
     return found
+
+
+@contextmanager
+def one_turn(href: str, patience: Patience) -> Iterator[None]:
+    """Let another library read a file in one turn at its server.
+
+    Args:
+        href: Path or URL; local files need no turn.
+        patience: Of the file.
+
+    Raises:
+        UnreachableError: There was no turn in time.
+    """
+    parts = urlsplit(href)
+    if parts.scheme in ("", "file"):
+        yield
+        return
+    gate, asked_at = gate_of(f"{parts.scheme}://{parts.netloc}"), patience.pace.now()
+    with _turn(gate, 1, patience, 0):
+        try:
+            yield
+        except Exception as error:
+            if is_busy(error):
+                READS.add(ReadUsage(throttled=1))
+                gate.refused(asked_at, patience.pace.now(), 0.0)
+            raise
+        gate.answered(1)
 
 
 @contextmanager

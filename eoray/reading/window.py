@@ -17,7 +17,7 @@ from eoray.masking import mask
 from eoray.reading.cog import BlockMemory, CogFile, forget_header
 from eoray.reading.gdal import GdalFile, warp_by_gdal
 from eoray.reading.ranges import UnsupportedFileError
-from eoray.reading.requests import Pace, Patience, UnreachableError, is_down
+from eoray.reading.requests import Pace, Patience, UnreachableError, is_down, one_turn
 from eoray.reading.usage import READS, ReadUsage
 from eoray.reading.warp import can_warp, warp
 from eoray.sentinel2 import native_resolution_m
@@ -212,7 +212,7 @@ def _read(
             return method(asset, file, zone, window, resolution_m)
         except UnsupportedFileError:
             pass
-    with GdalFile(asset.href, patience) as gdal_file:
+    with one_turn(asset.href, patience), GdalFile(asset.href, patience) as gdal_file:
         return method(asset, gdal_file, zone, window, resolution_m)
 
 
