@@ -66,6 +66,7 @@ class FakeRun:
         address: str | None,
         executor: str | None,
         attempt: str,
+        errors: str | None,
         progress: Callable[[str, int, int], None],
     ) -> FakeReport:
         assert attempt == ""  # of no pod

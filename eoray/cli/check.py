@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
 from eoray.cli.options import AsJson, Debug
 from eoray.cli.outcome import Result, run_verb
+
+_MAX_HOLES = 20
+"""Files that are named; all of them with ``--json``."""
 
 
 def check(
@@ -40,4 +45,21 @@ def _summarise(result: Result) -> str:
     lines = [f"{'cube':<13} {'as its ledger says' if result['ok'] else 'FAULTY'}"]
     shown = ("tiles", "dates", "failed_reads", "checksum")
     lines += [f"{name.replace('_', ' '):<13} {result[name]}" for name in shown]
+    if result.get("n_masked") is not None and result["n_valid"]:
+        lines.append(
+            f"{'clear':<13} {1 - result['n_masked'] / result['n_valid']:.1%} of valid pixels"
+        )
+    lines += _holes(result.get("holes", ()))
     return "\n".join([*lines, *(f"- {problem}" for problem in result.get("problems", ()))])
+
+
+def _holes(letters: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line a file that could not be read, the first of them."""
+    files = Counter((one["item"] or "?", one["band"], one["reason"]) for one in letters)
+    lines = [
+        f"hole          {item} {band}: {reason}, in {n} tiles"
+        for (item, band, reason), n in list(files.items())[:_MAX_HOLES]
+    ]
+    if len(files) > _MAX_HOLES:
+        lines.append(f"              and {len(files) - _MAX_HOLES} more files (--json lists all)")
+    return lines

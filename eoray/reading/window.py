@@ -17,6 +17,7 @@ from eoray.masking import mask
 from eoray.reading.cog import BlockMemory, CogFile, forget_header
 from eoray.reading.gdal import GdalFile, warp_by_gdal
 from eoray.reading.ranges import UnsupportedFileError
+from eoray.reading.reasons import MismatchError, detail_of, host_of, reason_of
 from eoray.reading.requests import Pace, Patience, UnreachableError, is_down, one_turn
 from eoray.reading.usage import READS, ReadUsage
 from eoray.reading.warp import can_warp, warp
@@ -104,13 +105,16 @@ def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
     method = _copy if same and is_congruent(asset, resolution_m, zone) else _warp
     places = _places(scene, asset)
     failures: list[tuple[str, BaseException]] = []
+    attempts = 0
     for provider, file in places:
         patience = Patience(retries, seconds, Pace(sleep=wait))
         try:
             values = _persist(method, file, zone, window, resolution_m, memory, patience)
-        except _read_errors() as error:
+        except _GaveUpError as gave_up:
+            error = gave_up.__cause__ or gave_up
             failures.append((provider, error))
-            if isinstance(error, _MismatchError):
+            attempts += gave_up.attempts
+            if isinstance(error, MismatchError):
                 break  # not what the item says: nobody knows what it is
             continue
         if file.href != asset.href:
@@ -124,6 +128,10 @@ def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
         item_id=scene.item_id,
         asset=asset.band,
         window=(window.col_off, window.row_off, window.width, window.height),
+        reason=reason_of(failures[0][1]),
+        detail=detail_of(failures[0][1]),
+        host=host_of(places[0][1].href),
+        attempts=attempts,
     ) from failures[0][1]
 
 
@@ -149,6 +157,14 @@ def _in_vain(scene: Scene, failures: Sequence[tuple[str, BaseException]]) -> str
     return "".join(f", {text}" for text in told)
 
 
+class _GaveUpError(Exception):
+    """The end of all attempts; its cause is the last failure."""
+
+    def __init__(self, attempts: int) -> None:
+        super().__init__(f"gave up after {attempts} attempts")
+        self.attempts = attempts
+
+
 def _persist(
     method: _Method,
     asset: BandAsset,
@@ -165,21 +181,17 @@ def _persist(
         except _read_errors() as error:
             pause_s = 0.2 * 4**attempt
             is_last = attempt == patience.retries or pause_s > patience.left_s
-            if is_last or isinstance(error, (_MismatchError, UnreachableError)):
-                raise
+            if is_last or isinstance(error, (MismatchError, UnreachableError)):
+                raise _GaveUpError(getattr(error, "attempts", attempt + 1)) from error
             forget_header(asset.href)
             patience.pace.sleep(pause_s)
     raise AssertionError  # pragma: no cover - the loop returns or raises
 
 
-class _MismatchError(Exception):
-    """The file differs from its STAC item; another attempt would not help."""
-
-
 def _read_errors() -> tuple[type[BaseException], ...]:
     from rasterio.errors import RasterioError
 
-    return (RasterioError, OSError, _MismatchError)
+    return (RasterioError, OSError, MismatchError)
 
 
 def file_offset(
@@ -260,15 +272,15 @@ def _warp(
 def _check_header(file: CogFile | GdalFile, asset: BandAsset, zone: Zone) -> None:
     """A header that contradicts the item would shift every pixel silently."""
     if file.shape != tuple(asset.shape):
-        raise _MismatchError(f"the file has shape {file.shape}, its item says {tuple(asset.shape)}")
+        raise MismatchError(f"the file has shape {file.shape}, its item says {tuple(asset.shape)}")
     actual, stated, epsg = file.transform, asset.transform, file.epsg
     if epsg is not None:
         epsg, actual = relabel_south(epsg, actual)
         if epsg != lattice_of(zone).epsg:
-            raise _MismatchError(f"the file lies in EPSG:{file.epsg}, its item says {_named(zone)}")
+            raise MismatchError(f"the file lies in EPSG:{file.epsg}, its item says {_named(zone)}")
     # 1e-6 m, and as little of a pixel where the unit is a degree
     if not np.allclose(actual, stated, rtol=0, atol=min(1e-6, stated[0] * 1e-6)):
-        raise _MismatchError(f"the file's transform is {file.transform}, its item says {stated}")
+        raise MismatchError(f"the file's transform is {file.transform}, its item says {stated}")
 
 
 def _named(zone: Zone) -> str:
