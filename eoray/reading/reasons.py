@@ -18,7 +18,8 @@ file, no right to read it."""
 _STATUS = re.compile(r"(?:status code|HTTP response code|HTTP error code)\D{0,4}([45]\d\d)")
 _LINK = re.compile(r"[a-z0-9]+://[^\s'\",]+|/vsi\w+/[^\s'\",]+")
 _SIGNS = (
-    ("timeout", re.compile(r"(?i)timed? ?out|kind: TimedOut")),
+    ("timeout", re.compile(r"(?i)timed ?out|\btimeout\b")),
+    ("connection", re.compile(r"(?i)connection ?reset|reset by peer")),
     ("truncated", re.compile(r"(?i)response body error|unexpected end|ends before|ends within")),
     ("connection", re.compile(r"(?i)error sending request|connection|could not resolve")),
     ("missing", re.compile(r"(?i)no such file|does not exist|not found")),

@@ -179,11 +179,11 @@ def _persist(
         try:
             return _read(method, asset, zone, window, resolution_m, memory, patience)
         except _read_errors() as error:
+            forget_header(asset.href)  # of a file that may be another one next time
             pause_s = 0.2 * 4**attempt
             is_last = attempt == patience.retries or pause_s > patience.left_s
             if is_last or isinstance(error, (MismatchError, UnreachableError)):
                 raise _GaveUpError(getattr(error, "attempts", attempt + 1)) from error
-            forget_header(asset.href)
             patience.pace.sleep(pause_s)
     raise AssertionError  # pragma: no cover - the loop returns or raises
 
