@@ -55,7 +55,8 @@ class FakeRun:
         self.calls.append(("load", path, overrides))
         return self
 
-    def plan(self, stages: list[str] | None = None) -> FakePlan:
+    def plan(self, stages: list[str] | None = None, *, probe: int) -> FakePlan:
+        assert probe == 3
         self.calls.append(("plan", stages))
         return FakePlan()
 

@@ -47,6 +47,7 @@ _VERBS: tuple[Callable[..., None], ...] = (
     demo.demo,
     init.init,
     plan.plan,
+    plan.explain,
     run.run,
     *stages.VERBS,
     submit.submit,

@@ -344,6 +344,11 @@ class SceneWorker:
             yield _cut(mosaic, layers, row.entry, tile, source)
 
 
+def row_parts(row: SceneRow) -> list[Block]:
+    """What a row is read in, one after the other."""
+    return [part for part, _ in _parts(row)]
+
+
 def _parts(row: SceneRow) -> Iterator[tuple[Block, dict[Tile, str]]]:
     """Neighbours along the rows of a block, north to south, with the sources of their tiles."""
     sources = dict(zip(row.tiles, row.sources, strict=True))

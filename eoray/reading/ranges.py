@@ -120,7 +120,7 @@ class _ObjectRanges:
     def get(self, spans: Sequence[Range]) -> Sequence[Buffer]:
         if not spans:
             return []
-        requests = _merge(spans)
+        requests = merge_ranges(spans)
         wanted = [(offset, length) for offset, length, _ in requests]
         answers = ask_for(wanted, self._ask, self._server, self._patience)
         found: list[Buffer] = [b""] * len(spans)
@@ -168,7 +168,7 @@ class _ObjectRanges:
             raise OSError(f"{type(error).__name__}: {text}{timed_out}") from error
 
 
-def _merge(spans: Sequence[Range]) -> list[tuple[int, int, list[int]]]:
+def merge_ranges(spans: Sequence[Range]) -> list[tuple[int, int, list[int]]]:
     """(offset, length, numbers of the spans inside) of the requests that bring all spans."""
     merged: list[tuple[int, int, list[int]]] = []
     for number in sorted(range(len(spans)), key=lambda n: spans[n]):

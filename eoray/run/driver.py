@@ -22,7 +22,7 @@ from eoray.errors import ConflictError, EorayError, StoreError
 from eoray.execute import Executor, run_tasks
 from eoray.grid import Tile, Zone
 from eoray.log import get_logger
-from eoray.reading.usage import ReadUsage
+from eoray.reading.usage import READS, ReadUsage
 from eoray.run.meters import StageMeter
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class Driver:
         self._base = self.repository.lookup_branch(store.BRANCH)
         self._prepare(plan)
         todo = self._todo(plan, report)
+        READS.drain()  # what planning read is no task's
         if todo and plan.probe is not None:
             plan.probe(todo)
         meter = StageMeter(self.holder.run, plan.name, len(plan.rows))

@@ -17,7 +17,8 @@ from eoray.errors import ConfigError
 from eoray.execute import Executor, cluster_ray, local_ray, resolve_address, resolve_executor
 from eoray.log import get_logger
 from eoray.run.driver import Driver, Wave
-from eoray.run.estimate import PlanReport, estimate_reads, scenes_of
+from eoray.run.estimate import RULE_OF_THUMB, PlanReport, estimate_reads, scenes_of
+from eoray.run.forecast import Forecast
 from eoray.run.heal import STAGES as HEALING
 from eoray.run.heal import HoleFilter
 from eoray.run.lease import hold_store
@@ -80,11 +81,13 @@ class Run:
 
         return resolve_path(path, self.folder)
 
-    def plan(self, stages: Sequence[str] | None = None) -> PlanReport:
+    def plan(self, stages: Sequence[str] | None = None, *, probe: int = 0) -> PlanReport:
         """Say what the run would do, without reading a pixel or writing anything.
 
         Args:
             stages: Some of the run's stages; None for all.
+            probe: Items whose headers are read, which say how many bytes their pixels take;
+                0 asks no server but the catalogue.
 
         Raises:
             EorayError: What would stop the run before it begins.
@@ -94,15 +97,17 @@ class Run:
         workers = self.config.run.workers
         cpus = workers if isinstance(workers, int) else os.cpu_count() or 1
         requests, size, minutes = estimate_reads(cube.rows, cube.recipe.bands, cpus)
+        forecast = _forecast(cube, probe) or Forecast(requests, size, RULE_OF_THUMB)
         return PlanReport(
             scenes=len(scenes_of(cube.rows)),
             dates=len({row.entry for row in cube.rows}),
             tiles=len({tile for row in cube.rows for tile in row.tiles}),
             tasks=len(cube.rows),
-            requests=requests,
-            bytes=size,
+            requests=forecast.requests,
+            bytes=forecast.bytes,
             minutes=minutes,
             details={
+                "based_on": forecast.based_on,
                 "stages": list(chosen),
                 "lineage": cube.lineage.to_dict(),
                 "skipped": [
@@ -113,9 +118,30 @@ class Run:
                     *cube.lineage.lines(),
                     *cube.resolution.notes,
                     f"stages    {', '.join(chosen)}",
+                    f"based on  {forecast.based_on}",
                 ],
             },
         )
+
+    def explain(self, tile: str, day: str) -> list[dict[str, Any]]:
+        """Say what one tile of one day reads: items, files, windows, internal tiles, bytes.
+
+        Headers are read, no pixels.
+
+        Args:
+            tile: Id, such as ``z32r0457c048``.
+            day: UTC day, or the key of a datatake.
+
+        Returns:
+            A row for each datatake: ``entry, time, tile, files``.
+
+        Raises:
+            ConfigError: The run reads nothing there on that day; what is near is named.
+        """
+        from eoray.run.explain import explain_reads
+
+        cube = self.plan_cube(freeze=False)
+        return explain_reads(cube.rows, cube.recipe.bands, tile, day)
 
     def plan_cube(self, *, freeze: bool) -> CubePlan:
         """Resolve the scenes and tasks of the cube stage."""
@@ -340,6 +366,18 @@ class Run:
         if storage.is_local(self.paths.store):
             Path(self.paths.store).mkdir(parents=True, exist_ok=True)
         return local_paths(self.config, self.folder)
+
+
+def _forecast(cube: CubePlan, n_items: int) -> Forecast | None:
+    """From headers, where they can be read."""
+    from eoray.run.forecast import forecast_reads, probe_headers
+
+    if not n_items:
+        return None
+    probe = probe_headers(cube.rows, cube.recipe.bands, n_items)
+    if probe.failure:
+        get_logger().warning("no forecast from headers", reason=probe.failure)
+    return forecast_reads(cube.rows, cube.recipe.bands, probe) if probe.headers else None
 
 
 def _checked_errors(errors: str | None) -> str | None:

@@ -143,12 +143,16 @@ def _record_plan(context: StageContext, plan: CubePlan) -> None:
     from eoray.run.estimate import estimate_reads, scenes_of
     from eoray.run.record import merge_record
 
-    _, size, _ = estimate_reads(plan.rows, plan.recipe.bands, 1)
+    cpus = context.executor.workers
+    requests, size, minutes = estimate_reads(plan.rows, plan.recipe.bands, cpus)
     merge_record(
         context.paths,
         plan={
             "scenes": len(scenes_of(plan.rows)),
+            "tasks": len(plan.rows),
+            "requests": requests,
             "bytes": size,
+            "minutes": round(minutes, 2),
             "items_hash": plan.items_hash,
             "lineage": plan.lineage.to_dict(),
             "skipped": [
