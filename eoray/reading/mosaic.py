@@ -43,8 +43,8 @@ class ReadOptions:
     """20 m pixels of SCL around the block, for masks that grow."""
     warp: bool = False
     """Resample granules whose grid does not fit; otherwise they are refused."""
-    raise_errors: bool = False
-    """Raise the first failed read instead of recording it."""
+    raise_errors: bool = True
+    """Raise the first failed read; otherwise it is recorded, and its pixels are marked."""
     retries: int = 2
     seconds: float = 120.0
     """Of one read of a file; no further attempt begins later."""

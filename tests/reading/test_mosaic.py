@@ -25,7 +25,7 @@ BANDS = ("B03", "B04", "B8A")
 N = 1024
 """Edge of the block in 20 m pixels."""
 
-OPTIONS = ReadOptions(BANDS, halo_px=6, retries=0)
+OPTIONS = ReadOptions(BANDS, halo_px=6, raise_errors=False, retries=0)
 
 
 def read_block(scenes: list[Any], block: Block, options: ReadOptions) -> Mosaic:
