@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eoray.config import load_config
     from eoray.cube.check import check_cube
+    from eoray.cube.holes import failed_reads
     from eoray.cube.open import open_cube
     from eoray.errors import EorayError
     from eoray.k8s.connect import connect
@@ -28,6 +29,7 @@ _HOMES = {
     "check_cube": "eoray.cube.check",
     "connect": "eoray.k8s.connect",
     "export_window": "eoray.publish.export",
+    "failed_reads": "eoray.cube.holes",
     "load_config": "eoray.config",
     "load_run": "eoray.run",
     "open_cube": "eoray.cube.open",
@@ -42,6 +44,7 @@ __all__ = [
     "check_cube",
     "connect",
     "export_window",
+    "failed_reads",
     "load_config",
     "load_run",
     "open_cube",

@@ -33,6 +33,9 @@ class Bucket:
     anonymous: bool = False
     """Requests are not signed: public data."""
     requester_pays: bool = False
+    tokens: str = ""
+    """For a server of HTTP: where rights to read its files are given out, as Planetary Computer
+    does; ``{account}`` and ``{container}`` are filled in."""
 
     @property
     def in_path(self) -> bool:
@@ -45,6 +48,9 @@ class Bucket:
         return self.endpoint is not None and self.endpoint.startswith("http://")
 
 
+_PUBLIC = {"s3://eodata": Bucket(endpoint="https://eodata.dataspace.copernicus.eu")}
+"""Buckets of archives whose server is a fact; the run file and the environment know better."""
+
 _known: dict[str, Bucket] = {}
 
 
@@ -52,7 +58,8 @@ def use_buckets(buckets: Mapping[str, Bucket]) -> None:
     """Describe buckets for this process, in place of those described before.
 
     Args:
-        buckets: By URL, such as ``s3://maps``. Tasks on other machines get them from the driver.
+        buckets: By URL, such as ``s3://maps`` or ``https://files.example``. Tasks on other
+            machines get them from the driver.
     """
     global _known  # noqa: PLW0603 - one description a process, replaced as a whole
     _known = dict(buckets)
@@ -70,8 +77,12 @@ def bucket_of(url: str) -> Bucket:
         url: Of the bucket or of anything in it.
     """
     parsed = urlparse(url)
-    known = _known.get(f"{parsed.scheme}://{parsed.netloc}")
-    return known if known is not None else _of_environment()
+    bucket = f"{parsed.scheme}://{parsed.netloc}"
+    known = _known.get(bucket)
+    if known is not None:
+        return known
+    told = _of_environment()
+    return told if told.endpoint else _PUBLIC.get(bucket, told)
 
 
 def _of_environment() -> Bucket:

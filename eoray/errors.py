@@ -6,6 +6,8 @@ Every message says what is wrong with the values received, where, and how to men
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class EorayError(Exception):
     """Base of every error that eoray raises on purpose."""
@@ -37,6 +39,10 @@ class ReadError(EorayError, OSError):
         item_id: str = "",
         asset: str = "",
         window: tuple[int, int, int, int] | None = None,
+        reason: str = "other",
+        detail: str = "",
+        host: str = "",
+        attempts: int = 1,
     ) -> None:
         """Keep the place of the failure beside the message.
 
@@ -45,21 +51,28 @@ class ReadError(EorayError, OSError):
             item_id: STAC item that was read.
             asset: Asset key or band id within the item.
             window: (col_off, row_off, width, height) in pixels of the file, if known.
+            reason: A word to count by: an HTTP status (``503``), or one of
+                ``eoray.reading.reasons``.
+            detail: What was said, without links.
+            host: Server that was asked; "" for local files.
+            attempts: How often the read was tried.
         """
         super().__init__(message)
         self.item_id = item_id
         self.asset = asset
         self.window = window
+        self.reason = reason
+        self.detail = detail
+        self.host = host
+        self.attempts = attempts
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Pickle with the keyword arguments, so that workers can send it."""
-        return _rebuild_read_error, (str(self), self.item_id, self.asset, self.window)
+        return _rebuild_read_error, (type(self), str(self), dict(self.__dict__))
 
 
-def _rebuild_read_error(
-    message: str, item_id: str, asset: str, window: tuple[int, int, int, int] | None
-) -> ReadError:
-    return ReadError(message, item_id=item_id, asset=asset, window=window)
+def _rebuild_read_error(kind: type[ReadError], message: str, known: dict[str, Any]) -> ReadError:
+    return kind(message, **known)
 
 
 class GridError(EorayError, ValueError):

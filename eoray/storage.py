@@ -6,10 +6,11 @@ that a reader sees the old content or the new, never a part.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from eoray.errors import StoreError
+from eoray.masking import mask
 
 if TYPE_CHECKING:
     import fsspec
@@ -111,18 +113,93 @@ def local_copy(url: str) -> Iterator[Path]:
         yield path
 
 
+def open_ranged(url: str) -> io.RawIOBase:
+    """Open a file of which only the parts that are read travel, such as a large Parquet.
+
+    Args:
+        url: A path, an object, or a file behind HTTP.
+
+    Raises:
+        FileNotFoundError: There is none.
+        StoreError: It cannot be read.
+    """
+    if is_local(url):
+        return io.FileIO(local_path(url))
+    return _RangedFile(url)
+
+
+class _RangedFile(io.RawIOBase):
+    """Reads of an object as requests for ranges."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url, self._at = url, 0
+        self._store, self._key = _place_of(url)
+        self._size = int(self._try(lambda: self._store.head(self._key))["size"])
+
+    def _try(self, ask: Callable[[], Any]) -> Any:
+        from obstore.exceptions import BaseError
+
+        try:
+            return ask()
+        except FileNotFoundError:
+            raise
+        except BaseError as error:
+            raise StoreError(
+                f"{self._url!r} cannot be read ({_short(error)}); correct the address"
+            ) from error
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, begin + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        target = memoryview(buffer).cast("B")
+        length = max(0, min(len(target), self._size - self._at))
+        if length:
+            data = self._try(
+                lambda: self._store.get_range(self._key, start=self._at, length=length)
+            )
+            target[:length] = memoryview(data)
+            self._at += length
+        return length
+
+
+def _place_of(url: str) -> tuple[Any, str]:
+    """The store that an object lies in, and its name there."""
+    if urlparse(url).scheme not in ("http", "https"):
+        return object_store(_parent(url)), _name(url)
+    from obstore.store import HTTPStore
+
+    store = HTTPStore.from_url(_parent(url), client_options={"allow_http": True})
+    return store, unquote(_name(url))
+
+
+def _short(error: BaseException) -> str:
+    return mask(" ".join(str(error).split()))[:200]
+
+
 def _read_any(url: str) -> bytes:
     if urlparse(url).scheme not in ("http", "https"):
         return read_bytes(url)
     from obstore.exceptions import BaseError
-    from obstore.store import HTTPStore
 
     try:
-        store = HTTPStore.from_url(_parent(url), client_options={"allow_http": True})
-        return bytes(store.get(unquote(_name(url))).bytes())
+        store, key = _place_of(url)
+        return bytes(store.get(key).bytes())
     except BaseError as error:
         raise StoreError(
-            f"{url!r} cannot be read ({' '.join(str(error).split())[:200]}); correct the address"
+            f"{url!r} cannot be read ({_short(error)}); correct the address"
         ) from error
 
 

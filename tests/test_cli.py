@@ -55,7 +55,8 @@ class FakeRun:
         self.calls.append(("load", path, overrides))
         return self
 
-    def plan(self, stages: list[str] | None = None) -> FakePlan:
+    def plan(self, stages: list[str] | None = None, *, probe: int) -> FakePlan:
+        assert probe == 3
         self.calls.append(("plan", stages))
         return FakePlan()
 
@@ -66,6 +67,7 @@ class FakeRun:
         address: str | None,
         executor: str | None,
         attempt: str,
+        errors: str | None,
         progress: Callable[[str, int, int], None],
     ) -> FakeReport:
         assert attempt == ""  # of no pod

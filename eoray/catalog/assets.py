@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from eoray.catalog.providers import SCL, asset_keys, bands_present
+from eoray.catalog.signing import without_signature
 from eoray.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class AssetFile:
     transform: Affine6
     shape: tuple[int, int]
     nodata: int
+    alternates: tuple[tuple[str, str], ...] = ()
+    """(name, href) of further places of the same file, as ``alternate-assets`` lists them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +127,15 @@ def _zone(epsg: int) -> int | None:
 def _file(item: pystac.Item, band: str, key: str, south_m: float) -> AssetFile:
     shape = _shape(item, key)
     a, b, c, d, e, f = _transform(item, key, shape)
+    href, *others = _places(item, key)
     return AssetFile(
-        band, key, _href(item, key), (a, b, c, d, e, f - south_m), shape, _nodata(item, key)
+        band,
+        key,
+        href[1],
+        (a, b, c, d, e, f - south_m),
+        shape,
+        _nodata(item, key),
+        tuple(others),
     )
 
 
@@ -158,6 +168,29 @@ def _unplaced(item: pystac.Item, key: str, name: str, value: Any) -> str:
     )
 
 
+_UNREADABLE = ("openIdConnect", "oauth2")
+"""Schemes of the extension ``authentication`` that ask for a person's login."""
+
+
+def _places(item: pystac.Item, key: str) -> list[tuple[str, str]]:
+    """(name, href) of a file, those first that need no login; its own href is named ""."""
+    extra = item.assets[key].extra_fields
+    found = [("", _href(item, key), extra)]
+    listed = extra.get("alternate")
+    for name, other in sorted(listed.items()) if isinstance(listed, Mapping) else ():
+        href = other.get("href") if isinstance(other, Mapping) else None
+        if isinstance(href, str) and urlparse(href).scheme:
+            found.append((name, without_signature(href), other))
+    readable = [(name, href) for name, href, fields in found if not _needs_login(item, fields)]
+    return readable or [found[0][:2]]
+
+
+def _needs_login(item: pystac.Item, fields: Mapping[str, Any]) -> bool:
+    schemes = item.properties.get("auth:schemes") or {}
+    types = [(schemes.get(ref) or {}).get("type") for ref in fields.get("auth:refs") or ()]
+    return bool(types) and all(kind in _UNREADABLE for kind in types)
+
+
 def _href(item: pystac.Item, key: str) -> str:
     href = item.assets[key].get_absolute_href()
     if href is None:
@@ -166,7 +199,7 @@ def _href(item: pystac.Item, key: str) -> str:
             "the item does not say where it lies; give it a self link or an absolute href"
         )
     parsed = urlparse(href)
-    return unquote(parsed.path) if parsed.scheme == "file" else href
+    return unquote(parsed.path) if parsed.scheme == "file" else without_signature(href)
 
 
 def _band_fields(item: pystac.Item, key: str) -> list[Mapping[str, Any]]:

@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 ITEM_COLUMN = "eoray:item"
 """Each item's JSON as it was."""
+
+Boxes = tuple[tuple[float, float, float, float], ...]
+"""(west, south, east, north) each, none across the antimeridian."""
+
+Wanted = tuple[Boxes, tuple[datetime, datetime]]
+"""Place and half-open period, UTC."""
 
 _CORE = ("type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "links", "assets")
 _ASSET_FIELDS = ("href", "type", "title")
@@ -158,3 +165,57 @@ def _instants(values: Sequence[Any]) -> pa.Array | None:
     if any(instant is not None and instant.tzinfo is None for instant in instants):
         return None
     return pa.array(instants, pa.timestamp("us", tz="UTC"))
+
+
+def matching_groups(metadata: pq.FileMetaData, wanted: Wanted) -> list[int]:
+    """Numbers of the groups of rows whose statistics do not rule them out.
+
+    Args:
+        metadata: Of a stac-geoparquet with ``bbox`` as a struct; without statistics all match.
+        wanted: Place and time.
+    """
+    return [n for n in range(metadata.num_row_groups) if _may_match(metadata.row_group(n), wanted)]
+
+
+def _may_match(group: pq.RowGroupMetaData, wanted: Wanted) -> bool:
+    boxes, (start, end) = wanted
+    found = {}
+    for number in range(group.num_columns):
+        column = group.column(number)
+        statistics = column.statistics
+        if statistics is not None and statistics.has_min_max:
+            found[column.path_in_schema] = statistics.min, statistics.max
+    first, last = found.get("datetime", (None, None))
+    if isinstance(first, datetime) and isinstance(last, datetime):
+        first, last = (t if t.tzinfo else t.replace(tzinfo=UTC) for t in (first, last))
+        if last < start or first >= end:
+            return False
+    corners = [found.get(f"bbox.{corner}") for corner in _CORNERS]
+    if any(corner is None for corner in corners):
+        return True
+    (west, last_west), (south, _), (first_east, east), (_, north) = corners  # type: ignore[misc]
+    if last_west - first_east > _HALF_TURN:  # some box may cross the antimeridian
+        west, east = -_HALF_TURN, _HALF_TURN
+    return any(w <= east and e >= west and s <= north and n >= south for w, s, e, n in boxes)
+
+
+def rows_in(table: pa.Table, boxes: Boxes) -> pa.Table:
+    """Rows whose box touches one of some boxes, or that have none."""
+    import pyarrow.compute as pc
+
+    if "bbox" not in table.schema.names or not table.num_rows:
+        return table
+    west, south, east, north = (pc.struct_field(table["bbox"], corner) for corner in _CORNERS)
+    crosses = pc.greater(west, east)
+    keep = pc.is_null(west)
+    for w, s, e, n in boxes:
+        beside = pc.and_(pc.less_equal(west, e), pc.greater_equal(east, w))
+        across = pc.and_(crosses, pc.or_(pc.less_equal(west, e), pc.greater_equal(east, w)))
+        level = pc.and_(pc.less_equal(south, n), pc.greater_equal(north, s))
+        keep = pc.or_(keep, pc.fill_null(pc.and_(pc.or_(beside, across), level), False))  # noqa: FBT003
+    return table.filter(keep)
+
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+_HALF_TURN = 180.0

@@ -1,7 +1,8 @@
-"""Facts about each provider of Sentinel-2 L2A: how to recognise it, its collections, its keys.
+"""Facts about each provider of Sentinel-2 L2A: one row per provider and collection family.
 
-One row per provider and collection family. What the pixels hold (the baseline offset) stands in
-``offset.py``; nothing else in eoray knows a provider by name.
+How to recognise it, its collections and asset names, where its files lie, who signs links to them
+and how many requests at once they bear. What the pixels hold (the baseline offset) is decided in
+``offset.py`` by a rule for each row; nothing else in eoray knows a provider by name.
 """
 
 from __future__ import annotations
@@ -37,30 +38,56 @@ class Provider:
     """Collection ids with surface reflectance; the first is the default."""
     markers: tuple[str, ...] = ()
     """Property names or prefixes (ending in ``:``) that only its items carry."""
+    asset_names: tuple[str, ...] = ("{common}", "{id}", "{id}_{resolution}m")
+    """How asset keys are made of a band, the native resolution first."""
+    file_servers: tuple[str, ...] = ()
+    """Scheme and host, or bucket, of its files."""
+    tokens: str = ""
+    """Where rights to read its files are given out, by ``{account}`` and ``{container}`` of Azure;
+    "" where links need no signature."""
+    at_once: int = 16
+    """Requests for files that a process has in flight to begin with; it adapts to answers."""
 
 
 EARTH_SEARCH_C1 = Provider(
     "earth-search-c1",
     hosts=("earth-search.aws.element84.com",),
     collections=("sentinel-2-c1-l2a",),
+    asset_names=("{common}",),
+    file_servers=("https://e84-earth-search-sentinel-data.s3.us-west-2.amazonaws.com",),
 )
 EARTH_SEARCH_V1 = Provider(
-    "earth-search-v1", collections=("sentinel-2-l2a",), markers=("earthsearch:",)
+    "earth-search-v1",
+    collections=("sentinel-2-l2a",),
+    markers=("earthsearch:",),
+    asset_names=("{common}",),
+    file_servers=("https://sentinel-cogs.s3.us-west-2.amazonaws.com",),
 )
 EARTH_SEARCH_V0 = Provider(
-    "earth-search-v0", collections=("sentinel-s2-l2a-cogs",), markers=("sentinel:",)
+    "earth-search-v0",
+    collections=("sentinel-s2-l2a-cogs",),
+    markers=("sentinel:",),
+    asset_names=("{id}",),
+    file_servers=("https://sentinel-cogs.s3.us-west-2.amazonaws.com",),
 )
 PLANETARY_COMPUTER = Provider(
     "planetary-computer",
     hosts=("planetarycomputer.microsoft.com",),
     collections=("sentinel-2-l2a",),
     markers=("s2:mgrs_tile",),
+    asset_names=("{id}",),
+    file_servers=("https://sentinel2l2a01.blob.core.windows.net",),
+    tokens="https://planetarycomputer.microsoft.com/api/sas/v1/token/{account}/{container}",
 )
 CDSE = Provider(
     "cdse",
     hosts=("stac.dataspace.copernicus.eu",),
     collections=("sentinel-2-l2a",),
     markers=("eopf:",),
+    asset_names=("{id}_{resolution}m",),
+    file_servers=("s3://eodata",),
+    # four connections a user are what its quotas grant
+    at_once=4,
 )
 GENERIC = Provider("generic")
 """Any other catalogue: common names or band ids as asset keys, the offset as declared."""
@@ -129,6 +156,28 @@ def default_collection(url: str) -> str | None:
     return None
 
 
+def requests_at_once(server: str) -> int:
+    """Requests that a server of files gets from a process to begin with.
+
+    Args:
+        server: Scheme and host, or bucket.
+    """
+    return _provider_at(server).at_once
+
+
+def token_address(server: str) -> str:
+    """Where rights to read the files of a server are given out; "" where none are needed.
+
+    Args:
+        server: Scheme and host, or bucket.
+    """
+    return _provider_at(server).tokens
+
+
+def _provider_at(server: str) -> Provider:
+    return next((p for p in PROVIDERS if server.lower() in p.file_servers), GENERIC)
+
+
 def asset_keys(band: str, *, jp2: bool = False) -> tuple[str, ...]:
     """List the keys under which providers keep a band at its native resolution, best first.
 
@@ -141,9 +190,9 @@ def asset_keys(band: str, *, jp2: bool = False) -> tuple[str, ...]:
         with resolution (CDSE).
     """
     common = SCL.lower() if band == SCL else COMMON_NAMES[band]
-    if jp2:
-        return (f"{common}-jp2", band, f"{band}_{_resolution_m(band)}m")
-    return (common, band, f"{band}_{_resolution_m(band)}m")
+    words = {"common": common, "id": band, "resolution": _resolution_m(band)}
+    first, *others = (name.format(**words) for name in GENERIC.asset_names)
+    return (f"{common}-jp2" if jp2 else first, *others)
 
 
 def bands_present(assets: Mapping[str, Any]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from eoray.catalog.assets import ItemAssets, read_assets
+from eoray.catalog.assets import AssetFile, ItemAssets, read_assets
 from eoray.catalog.compete import Candidate, choose_processings
 from eoray.catalog.facts import ItemFacts, read_facts, why_not_level_2a
 from eoray.catalog.footprint import bbox_of, centre_lon, item_footprint
@@ -39,6 +39,16 @@ class BandAsset:
     shape: tuple[int, int]
     """(height, width) in pixels."""
     nodata: int
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The same product in another place: the same integers, under other names."""
+
+    provider: str
+    item_id: str
+    assets: tuple[BandAsset, ...]
+    """In the order of the scene's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,10 @@ class Scene:
     footprint: bytes
     """Outline of the data in lon/lat, WKB, cut at the antimeridian."""
     assets: tuple[BandAsset, ...]
+    elsewhere: tuple[Elsewhere, ...] = ()
+    """Where else its files lie, best first."""
+    not_elsewhere: str = ""
+    """Why other providers cannot stand in for it; "" where none was asked, or one can."""
 
     @property
     def grid_epsg(self) -> int:
@@ -219,6 +233,36 @@ def resolve_scenes(
         tuple(sorted(skipped, key=lambda s: (s.item_id, s.reason))),
         (*notes, *_notes(scenes)),
     )
+
+
+def resolve_products(
+    items: Iterable[pystac.Item],
+    *,
+    bands: Sequence[str],
+    provider: str = AUTO,
+    require_scl: bool = True,
+) -> tuple[Scene, ...]:
+    """Turn items into scenes one by one: no lineage, none preferred to another.
+
+    Args:
+        items: Any order.
+        bands: Band ids that a scene needs.
+        provider: A provider's name, or "auto" to tell from each item.
+        require_scl: Leave out items without SCL.
+
+    Returns:
+        Scenes of the items that can be used, sorted as in :class:`Resolution`.
+    """
+    wanted = _Wanted(tuple(bands), provider, "auto", jp2=False, require_scl=require_scl)
+    scenes = []
+    for item in _distinct(items)[0]:
+        if why_not_level_2a(item):
+            continue
+        try:
+            scenes.append(_candidate(item, wanted).scene)
+        except (_UnusableError, CatalogError):
+            continue
+    return tuple(sorted(scenes, key=_order))
 
 
 class _UnusableError(Exception):
@@ -366,9 +410,28 @@ def _scene(
         zone=files.zone,
         bbox=bbox,
         footprint=shapely.to_wkb(shapely.normalize(outline)),
-        assets=tuple(
-            BandAsset(f.band, f.href, f.transform, f.shape, f.nodata) for f in files.files
-        ),
+        assets=tuple(_asset(file, file.href) for file in files.files),
+        elsewhere=_alternates(item.id, provider, files),
+    )
+
+
+def _asset(file: AssetFile, href: str) -> BandAsset:
+    return BandAsset(file.band, href, file.transform, file.shape, file.nodata)
+
+
+def _alternates(item_id: str, provider: str, files: ItemAssets) -> tuple[Elsewhere, ...]:
+    """Further places that hold all files of an item."""
+    listed = [dict(file.alternates) for file in files.files]
+    names = sorted(set.intersection(*(set(places) for places in listed)))
+    return tuple(
+        Elsewhere(
+            f"{provider} ({name or 'href'})",
+            item_id,
+            tuple(
+                _asset(file, places[name]) for file, places in zip(files.files, listed, strict=True)
+            ),
+        )
+        for name in names
     )
 
 

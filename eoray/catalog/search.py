@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from eoray.catalog.api import search_api
 from eoray.catalog.footprint import BBox, bbox_of, item_footprint, split_antimeridian
 from eoray.catalog.providers import default_collection
-from eoray.catalog.snapshot import read_snapshot
+from eoray.catalog.snapshot import find_in_snapshot
 from eoray.catalog.static import Found, Transport, load_document, walk_static
 from eoray.errors import CatalogError, ConfigError
 
@@ -79,7 +79,7 @@ def search_items(
     transport = Transport(timeout_s=bounds.timeout_s, retries=bounds.retries)
     asked = collection or default_collection(url) or ""
     if url.endswith((".parquet", ".geoparquet")):
-        items, _ = read_snapshot(url)
+        items = find_in_snapshot(url, wanted.aoi, (wanted.start, wanted.end))
         found = Found(items, (), asked)
     else:
         root, place = load_document(url, transport)

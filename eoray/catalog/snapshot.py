@@ -14,13 +14,18 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from eoray import storage
-from eoray.catalog.geoparquet import ITEM_COLUMN, items_table
-from eoray.errors import CatalogError
+from eoray.catalog.geoparquet import ITEM_COLUMN, Wanted, items_table, matching_groups, rows_in
+from eoray.catalog.signing import without_signature
+from eoray.errors import CatalogError, StoreError
 from eoray.masking import is_signed, mask
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pyarrow as pa
+    import pyarrow.parquet as pq
     import pystac
+    from shapely.geometry.base import BaseGeometry
 
 
 def write_snapshot(items: Iterable[pystac.Item], url: str) -> str:
@@ -54,16 +59,29 @@ def write_snapshot(items: Iterable[pystac.Item], url: str) -> str:
 
 
 def _check_unsigned(documents: Iterable[dict[str, Any]]) -> None:
-    """Refuse links that give a right to whoever reads the snapshot, and that end within hours."""
+    """Refuse links that give a right to whoever reads the snapshot, and that end within hours.
+
+    Those that eoray can sign anew have lost their signature before.
+    """
     for document in documents:
         for key, asset in document["assets"].items():
-            if is_signed(asset["href"]):
+            hrefs = [asset["href"], *(other["href"] for other in _alternates(asset))]
+            signed = next((href for href in hrefs if is_signed(href)), None)
+            if signed is not None:
                 raise CatalogError(
                     f"asset {key!r} of item {document['id']!r} has a signed link "
-                    f"({mask(asset['href'])!r}), which would stand in the store for all to read "
+                    f"({mask(signed)!r}), which would stand in the store for all to read "
                     "and stop working within hours; take a catalogue with plain links, and give "
                     "this machine or the pods an identity that may read them"
                 )
+
+
+def _alternates(asset: dict[str, Any]) -> list[dict[str, Any]]:
+    """Further places of a file, as the extension ``alternate-assets`` writes them."""
+    found = asset.get("alternate")
+    if not isinstance(found, dict):
+        return []
+    return [one for one in found.values() if isinstance(one, dict) and "href" in one]
 
 
 def read_snapshot(url: str) -> tuple[list[pystac.Item], str]:
@@ -78,18 +96,46 @@ def read_snapshot(url: str) -> tuple[list[pystac.Item], str]:
     Raises:
         CatalogError: There is none, or it is no stac-geoparquet.
     """
+    items = _load(url, None)
+    return items, hash_items(items)
+
+
+def find_in_snapshot(
+    url: str, aoi: BaseGeometry, period: tuple[datetime, datetime]
+) -> list[pystac.Item]:
+    """Read the items of a stac-geoparquet table that may lie in a place and time.
+
+    Groups of rows whose statistics rule them out are never read, so of a large remote table only
+    its footer and the wanted groups travel.
+
+    Args:
+        url: Local path, file://, object store or http(s)://.
+        aoi: Lon/lat, cut at the antimeridian.
+        period: First instant and first instant after, UTC.
+
+    Raises:
+        CatalogError: There is none, or it is no stac-geoparquet.
+    """
+    boxes = tuple(part.bounds for part in getattr(aoi, "geoms", (aoi,)))
+    return _load(url, (boxes, period))
+
+
+def _load(url: str, wanted: Wanted | None) -> list[pystac.Item]:
     import pyarrow as pa
     import pyarrow.parquet as pq
     import pystac
 
     try:
-        table = pq.ParquetFile(pa.BufferReader(storage.read_bytes(url))).read()
-        documents = _sorted(_rows(table))
-        items = [_item(document) for document in documents]
+        with storage.open_ranged(url) as file:
+            parquet = pq.ParquetFile(file, pre_buffer=True)
+            table = parquet.read() if wanted is None else _wanted_rows(parquet, wanted)
+            return [_item(document) for document in _sorted(_rows(table))]
     except FileNotFoundError as error:
         raise CatalogError(
             f"there is no item snapshot at {url!r}; run the plan again to search and freeze items"
         ) from error
+    except StoreError as error:
+        raise CatalogError(str(error)) from error
     except (
         pa.ArrowException,
         pystac.STACError,
@@ -97,12 +143,19 @@ def read_snapshot(url: str) -> tuple[list[pystac.Item], str]:
         ValueError,
         KeyError,
         TypeError,
+        OSError,
     ) as error:
         raise CatalogError(
             f"{url!r} cannot be read as stac-geoparquet ({error}); delete it and run the plan "
             "again, or give another file"
         ) from error
-    return items, hash_items(items)
+
+
+def _wanted_rows(parquet: pq.ParquetFile, wanted: Wanted) -> pa.Table:
+    columns = {ITEM_COLUMN, "bbox"}
+    known = columns <= set(parquet.schema_arrow.names)
+    groups = matching_groups(parquet.metadata, wanted)
+    return rows_in(parquet.read_row_groups(groups, sorted(columns) if known else None), wanted[0])
 
 
 def _item(document: dict[str, Any]) -> pystac.Item:
@@ -133,7 +186,11 @@ def _document(item: pystac.Item) -> dict[str, Any]:
     if here:
         document["links"] = [{"rel": "self", "href": here, "type": "application/geo+json"}]
     for key, asset in item.assets.items():
-        document["assets"][key]["href"] = asset.get_absolute_href() or asset.href
+        href = asset.get_absolute_href() or asset.href
+        described = document["assets"][key]
+        described["href"] = without_signature(href)
+        for other in _alternates(described):
+            other["href"] = without_signature(str(other["href"]))
     return document
 
 

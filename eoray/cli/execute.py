@@ -22,6 +22,7 @@ def execute_stages(
     *,
     address: str | None,
     executor: str | None,
+    errors: str | None = None,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -33,19 +34,21 @@ def execute_stages(
         stages: Names, or None for all of the task.
         address: Ray cluster, or None for here.
         executor: Where tasks run, or None for the run file's choice.
+        errors: What to do with reads that fail, or None for the run file's choice.
         as_json: End stdout with one JSON object.
         debug: Show tracebacks.
     """
 
     def action() -> Result:
         def work(progress: ProgressPrinter) -> Result:
-            run = _load(run_file, list(overrides))
-            with _attempt(run):
+            run = load(run_file, list(overrides))
+            with attempt_of(run):
                 report = run.execute(
                     stages,
                     address=address,
                     executor=executor,
                     attempt=os.environ.get("EORAY_ATTEMPT", ""),
+                    errors=errors,
                     progress=progress,
                 )
             return report.to_dict()
@@ -55,7 +58,7 @@ def execute_stages(
     run_verb(action, text=summarise_run, as_json=as_json, debug=debug)
 
 
-def _load(run_file: str, overrides: list[str]) -> Run:
+def load(run_file: str, overrides: list[str]) -> Run:
     """The run of a file, or of the text in the environment that ``env:NAME`` means."""
     from eoray.run import load_run
 
@@ -70,7 +73,7 @@ def _load(run_file: str, overrides: list[str]) -> Run:
     return run_from_text(os.environ[name], Path.cwd(), overrides)
 
 
-def _attempt(run: Run) -> AbstractContextManager[None]:
+def attempt_of(run: Run) -> AbstractContextManager[None]:
     """Stop when asked; hold the attempt that the environment of a pod names."""
     from eoray.run.stop import stoppable
 
@@ -109,7 +112,16 @@ def summarise_run(result: Result) -> str:
     for stage, report in result["stages"].items():
         lines.append(f"{stage:<10} {_counts(report)}")
         lines += [f"{'':<10} {output}" for output in report.get("outputs", ())]
+        if "holes" in report:
+            lines.append(f"{'':<10} {_left(report['holes'])}")
     return "\n".join(lines) or "nothing to do: this task has none of these stages"
+
+
+def _left(holes: Mapping[str, int]) -> str:
+    return (
+        f"{holes['reads']} failed reads left holes in {holes['tiles']} tiles of a date, recorded; "
+        "`eoray heal` reads them again, `eoray heal --list` names them"
+    )
 
 
 def _counts(report: Mapping[str, Any]) -> str:

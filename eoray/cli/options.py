@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,6 +37,14 @@ ExecutorOption = Annotated[
     str | None,
     typer.Option(
         "--executor", help="inline, threads or ray; chosen by the plan's size if not given."
+    ),
+]
+
+Errors = Annotated[
+    Literal["record", "raise"] | None,
+    typer.Option(
+        "--errors",
+        help="Reads that fail: leave a recorded hole, or stop; as the run file says if not given.",
     ),
 ]
 

@@ -1,6 +1,11 @@
-"""``eoray plan``: what a run would cost, before a pixel is read."""
+"""``eoray plan`` and ``eoray explain``: what a run, or one tile of it, would cost."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
 
 from eoray.cli.options import AsJson, Debug, Overrides, RunFile, Stages
 from eoray.cli.outcome import Result, run_verb
@@ -11,6 +16,12 @@ def plan(
     overrides: Overrides = None,
     *,
     stage: Stages = None,
+    probe: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Items whose headers say how large files are; 0 for none."
+        ),
+    ] = 3,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -20,8 +31,49 @@ def plan(
     def action() -> Result:
         from eoray.run import load_run
 
-        report = load_run(run_file, overrides or []).plan(stage)
+        report = load_run(run_file, overrides or []).plan(stage, probe=probe)
         told.append(report.text())
         return report.to_dict()
 
     run_verb(action, text=lambda _: told[0], as_json=as_json, debug=debug)
+
+
+def explain(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    *,
+    tile: Annotated[str, typer.Option(metavar="ID", help="Such as z32r0457c048.")],
+    date: Annotated[str, typer.Option(metavar="DAY", help="UTC day, or a datatake's key.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Say what one tile of one day reads: files, windows, internal tiles and byte ranges."""
+
+    def action() -> Result:
+        from eoray.run import load_run
+
+        return {"reads": load_run(run_file, overrides or []).explain(tile, date)}
+
+    run_verb(action, text=lambda r: "\n".join(_lines(r)), as_json=as_json, debug=debug)
+
+
+def _lines(result: Result) -> Iterator[str]:
+    for row in result["reads"]:
+        files = row["files"]
+        size = sum(one["bytes"] for one in files)
+        requests = sum(len(one["ranges"]) for one in files)
+        yield f"{row['tile']}  {row['entry']}  {row['time']}"
+        yield f"  {len(files)} files, {requests} requests after the headers, {size / 1e6:.2f} MB"
+        for one in files:
+            yield _line(one)
+
+
+def _line(one: Mapping[str, Any]) -> str:
+    col, row, width, height = one["window"]
+    where = f"{width} x {height} px from ({col}, {row})"
+    spans = " ".join(f"{offset}+{length}" for offset, length in one["ranges"][:4])
+    more = " ..." if len(one["ranges"]) > 4 else ""
+    return (
+        f"  {one['item']}  {one['band']:<4} {one['how']}, {where}: {len(one['blocks'])} internal "
+        f"tiles, bytes {spans or 'unknown'}{more}"
+    )

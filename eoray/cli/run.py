@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from eoray.cli.execute import execute_stages
-from eoray.cli.options import Address, AsJson, Debug, ExecutorOption, Overrides, RunFile, Stages
+from eoray.cli.options import (
+    Address,
+    AsJson,
+    Debug,
+    Errors,
+    ExecutorOption,
+    Overrides,
+    RunFile,
+    Stages,
+)
 
 
 def run(
@@ -13,6 +22,7 @@ def run(
     stage: Stages = None,
     address: Address = None,
     executor: ExecutorOption = None,
+    errors: Errors = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -23,6 +33,7 @@ def run(
         stage,
         address=address,
         executor=executor,
+        errors=errors,
         as_json=as_json,
         debug=debug,
     )

@@ -31,7 +31,7 @@ def check_agreement(config: RunConfig) -> None:
     Raises:
         DisagreementError: With one problem per contradiction.
     """
-    checks = (_labels, _bands, _grid, _composite, _days)
+    checks = (_labels, _bands, _grid, _composite, _days, _storage)
     problems = [problem for check in checks for problem in check(config)]
     if problems:
         raise DisagreementError(problems)
@@ -104,4 +104,17 @@ def _days(config: RunConfig) -> Iterator[str]:
             yield (
                 f"{stage}.time: {text!r} reaches beyond time {config.time!r}, where there are no "
                 "composites; widen time or narrow this"
+            )
+
+
+def _storage(config: RunConfig) -> Iterator[str]:
+    for url, section in config.storage.items():
+        of_bucket = {"endpoint", "region", "path_style", "anonymous", "requester_pays"}
+        wrong = {"tokens"} if url.startswith("s3://") else of_bucket
+        set_here = sorted(wrong & section.model_dump(exclude_defaults=True).keys())
+        if set_here:
+            kind, other = ("bucket", "server") if url.startswith("s3://") else ("server", "bucket")
+            yield (
+                f"storage[{url!r}]: {', '.join(set_here)} belongs to a {other}, but this is a "
+                f"{kind}; take it out"
             )

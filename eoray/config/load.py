@@ -56,10 +56,13 @@ def dump_config(config: RunConfig) -> str:
 def config_key(config: RunConfig) -> str:
     """Name a run by what decides its results: ``NAME-`` and 8 hex digits.
 
-    The sections ``run`` and ``cluster`` are left out. Paths count as they are written, so that a
+    What never changes results is left out: the sections of ``OUTSIDE_KEY`` and
+    ``source.fallback``. Paths count as they are written, so that a
     folder with its run file may move without becoming another run.
     """
-    content = config.model_dump(mode="json", exclude=set(OUTSIDE_KEY))
+    content = config.model_dump(
+        mode="json", exclude={**dict.fromkeys(OUTSIDE_KEY, True), "source": {"fallback"}}
+    )
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return f"{config.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
@@ -73,6 +76,10 @@ def local_paths(config: RunConfig, folder: str | Path) -> dict[str, str]:
         "fit.labels": config.fit.labels,
         "predict.model": config.predict.model,
         "assess.reference": config.assess.reference,
+        **{
+            f"source.fallback[{number}].catalog": other.catalog
+            for number, other in enumerate(config.source.fallback)
+        },
     }
     return {
         key: resolve_path(path, folder)

@@ -50,6 +50,17 @@ class LineageSection(Section):
     """Let several processing lineages meet; change detection then refuses unless allowed."""
 
 
+class FallbackSection(Section):
+    """Another catalogue of the same products."""
+
+    catalog: PathOrUrl
+    """STAC API, static catalogue, or stac-geoparquet."""
+    collection: str = ""
+    """Collection id; empty takes the only one, or the API's collection of record."""
+    provider: Literal["auto", "earth-search", "planetary-computer", "cdse", "static"] = "auto"
+    """Whose asset names and offset rules hold; auto looks at the items."""
+
+
 class SourceSection(Section):
     """Where scenes come from."""
 
@@ -68,6 +79,9 @@ class SourceSection(Section):
     """Further conditions on item properties, handed to the catalogue."""
     duplicates: Literal["latest"] = "latest"
     """Which of several processings of one acquisition is read."""
+    fallback: tuple[FallbackSection, ...] = ()
+    """Where the same products are read when the catalogue's files cannot be; never changes
+    results."""
 
 
 class MaskSection(Section):
@@ -266,6 +280,8 @@ class RunSection(Section):
     """What to do while another run writes the store; take-over makes that one stop."""
     retries: Annotated[int, Field(ge=0, le=20)] = 3
     """Further attempts at a failed read."""
+    read_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds after which no further attempt at one read of a file begins."""
     errors: Literal["record", "raise"] = "record"
     """What to do with input that cannot be read: leave a recorded hole, or stop."""
 
@@ -291,7 +307,8 @@ class RunConfig(Section):
     store: PathOrUrl = "out"
     """Folder or s3:// URL of all outputs."""
     storage: dict[BucketUrl, BucketSection] = Field(default_factory=dict)
-    """How buckets are reached, by URL (``s3://maps``); others by the environment."""
+    """How buckets and servers of files are reached, by URL (``s3://maps``,
+    ``https://files.example``); others by the environment."""
     cube: CubeSection = CubeSection()
     fit: FitSection = FitSection()
     predict: PredictSection = PredictSection()

@@ -12,16 +12,30 @@ from eoray.config.section import Section
 from eoray.errors import ConfigError
 
 _BUCKET = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
+_SERVER = r"^https?://[^/@?#]+$"
+_TOKENS = r"^https?://[^@?#]+$"
 _ENDPOINT = r"^https?://[^/@?#]+/?$"
 
 
 def _check_bucket(text: str) -> str:
     import re
 
-    if not re.match(_BUCKET, text):
+    if not (re.match(_BUCKET, text) or re.match(_SERVER, text)):
         raise ConfigError(
             f"{text!r} is no bucket of S3; write it like 's3://maps', without a path (gs:// and "
-            "az:// are reached as the environment says)"
+            "az:// are reached as the environment says), or a server of files like "
+            "'https://files.example'"
+        )
+    return text
+
+
+def _check_tokens(text: str) -> str:
+    import re
+
+    if not re.match(_TOKENS, text):
+        raise ConfigError(
+            f"{text!r} is no address of tokens; write it like "
+            "'https://proxy.example/token/{account}/{container}', without a password or a query"
         )
     return text
 
@@ -38,7 +52,12 @@ def _check_endpoint(text: str) -> str:
 
 
 BucketUrl = Annotated[
-    str, AfterValidator(_check_bucket), WithJsonSchema({"type": "string", "pattern": _BUCKET})
+    str,
+    AfterValidator(_check_bucket),
+    WithJsonSchema({"type": "string", "pattern": f"{_BUCKET}|{_SERVER}"}),
+]
+TokenUrl = Annotated[
+    str, AfterValidator(_check_tokens), WithJsonSchema({"type": "string", "pattern": _TOKENS})
 ]
 Endpoint = Annotated[
     str, AfterValidator(_check_endpoint), WithJsonSchema({"type": "string", "pattern": _ENDPOINT})
@@ -46,7 +65,7 @@ Endpoint = Annotated[
 
 
 class BucketSection(Section):
-    """How one bucket is reached; credentials come from the environment, never from here."""
+    """How one bucket, or server of files, is reached; credentials come from the environment."""
 
     endpoint: Endpoint | None = None
     """Server of an S3 that is not Amazon's, such as ``https://minio.example:9000``."""
@@ -56,7 +75,10 @@ class BucketSection(Section):
     anonymous: bool = False
     """Requests are not signed: public data."""
     requester_pays: bool = False
+    tokens: TokenUrl | None = None
+    """Of a server of files: where rights to read them are given out in place of the provider's
+    own service; ``{account}`` and ``{container}`` are filled in."""
 
     def bucket(self) -> Bucket:
         """The section as what the libraries' options are made of."""
-        return Bucket(**self.model_dump())
+        return Bucket(**{**self.model_dump(), "tokens": self.tokens or ""})

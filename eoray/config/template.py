@@ -31,6 +31,8 @@ store: out                       # folder or s3://bucket/prefix; a cube grows in
 #   collection: sentinel-2-c1-l2a
 #   lineage: {{baseline_min: "05.00", mixed: false}}
 #   max_cloud_pct: 100
+#   fallback:                    # where the same products are read when a provider fails
+#     - {{catalog: "https://planetarycomputer.microsoft.com/api/stac/v1"}}
 
 # cube:
 #   bands: [blue, green, red, nir, rededge1, rededge2, rededge3, nir08, swir16, swir22]

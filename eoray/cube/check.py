@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from eoray.cube.holes import DeadLetter, read_letters
 from eoray.cube.ledger import Ledger, TileReceipt, digest_arrays
 from eoray.cube.read import CubeReader, CubeSource, PixelWindow
 from eoray.cube.scenes import PRODUCT
@@ -30,6 +31,12 @@ class CheckReport:
     products: dict[str, str] = field(default_factory=dict)
     """Checksum of each product, maps and change too."""
     problems: tuple[str, ...] = ()
+    holes: tuple[DeadLetter, ...] = ()
+    """What could not be read, and is missed."""
+    n_valid: int = 0
+    """Pixels of the finest level that hold an observation, over tiles and dates."""
+    n_masked: int | None = None
+    """Those of them that are not clear; None in cubes from before it was counted."""
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""
@@ -41,6 +48,9 @@ class CheckReport:
             "checksum": self.checksum,
             "products": self.products,
             "problems": list(self.problems),
+            "holes": [letter.to_dict() for letter in self.holes],
+            "n_valid": self.n_valid,
+            "n_masked": self.n_masked,
         }
 
 
@@ -64,6 +74,7 @@ def check_cube(url: str, *, quick: bool = False) -> CheckReport:
         if product == PRODUCT or product.startswith(f"{PRODUCT}-"):
             cube_lines += lines
     tiles, dates, failed = _count(reader)
+    n_valid, n_masked = _count_pixels(reader)
     return CheckReport(
         ok=not problems and bool(checksums),
         tiles=tiles,
@@ -72,6 +83,9 @@ def check_cube(url: str, *, quick: bool = False) -> CheckReport:
         checksum=_checksum(sorted(cube_lines)),
         products=checksums,
         problems=tuple(problems or ([] if checksums else ["the store holds no product"])),
+        holes=tuple(read_letters(reader)),
+        n_valid=n_valid,
+        n_masked=n_masked,
     )
 
 
@@ -144,3 +158,17 @@ def _count(reader: CubeReader) -> tuple[int, int, int]:
                 dates.add(entry)
                 tiles.update(Tile(zone, int(row), int(col)) for row, col in found)
     return len(tiles), len(dates), failed
+
+
+def _count_pixels(reader: CubeReader) -> tuple[int, int | None]:
+    """(valid, masked) pixels of the scene product."""
+    valid = masked = 0
+    counted = True
+    for zone in reader.zones(PRODUCT):
+        ledger = reader.ledger(PRODUCT, zone)
+        counted &= "n_masked" in ledger.fields
+        for entry in ledger.entries:
+            valid += int(ledger.field("n_valid", entry).sum(dtype=np.int64))
+            if counted:
+                masked += int(ledger.field("n_masked", entry).sum(dtype=np.int64))
+    return valid, masked if counted else None

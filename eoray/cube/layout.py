@@ -96,6 +96,22 @@ class TimeEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Hole:
+    """A file that a tile needed and that could not be read."""
+
+    item_id: str
+    band: str
+    """Band id, or SCL."""
+    reason: str
+    """An HTTP status such as ``503``, or a word of ``eoray.reading.reasons``."""
+    detail: str = ""
+    """What was said, without links."""
+    attempts: int = 1
+    host: str = ""
+    """Server that was asked; for the log, not stored."""
+
+
+@dataclass(frozen=True, slots=True)
 class TileResult:
     """What a task made of one tile at one time entry. Pixels never leave the worker."""
 
@@ -111,6 +127,12 @@ class TileResult:
     """Failed reads: (asset, tile) pairs that could not be read."""
     source: str
     """What it was made from in one line: item ids, baselines, offset rules, or a digest."""
+    n_masked: int = 0
+    """Pixels of ``n_valid`` that the mask calls not clear."""
+    n_reads: int = 0
+    """Files that the tile needed, those that failed included."""
+    holes: tuple[Hole, ...] = ()
+    """Those that failed."""
 
 
 def tile_px(resolution_m: int, zone: Zone = 1) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 
 from eoray.cube import store
-from eoray.cube.layout import NEVER, TileResult, ZarrGroup, ledger_path
+from eoray.cube.layout import NEVER, Hole, TileResult, ZarrGroup, ledger_path
 from eoray.cube.planes import read_planes, write_planes
 from eoray.cube.shard import is_fill
 from eoray.grid import Tile, Zone, lattice_of
@@ -35,6 +35,12 @@ class TileReceipt:
     digest: int
     """XXH3 of the decoded values, 64 bits; 0 for a tile of fill only."""
     source: str
+    n_masked: int | None = None
+    """Valid pixels that are not clear; None in products that do not count them."""
+    n_reads: int = 0
+    """Files that were needed; known to the run that wrote the tile, not stored."""
+    holes: tuple[Hole, ...] = ()
+    """Those that failed; stored in a table of their own, see ``cube.holes``."""
 
 
 def receipt_of(result: TileResult, fills: Mapping[str, float]) -> TileReceipt:
@@ -52,6 +58,9 @@ def receipt_of(result: TileResult, fills: Mapping[str, float]) -> TileReceipt:
         n_failed=int(result.n_failed),
         digest=digest_arrays(result.arrays, fills),
         source=result.source,
+        n_masked=int(result.n_masked),
+        n_reads=int(result.n_reads),
+        holes=result.holes,
     )
 
 
@@ -134,6 +143,7 @@ class Ledger:
             n_failed=found["n_failed"],
             digest=found["digest"],
             source=self.sources[found["source"]],
+            n_masked=found.get("n_masked"),
         )
 
     def _cells(self, entry: str) -> _Cells:
@@ -150,11 +160,16 @@ class Ledger:
         status = read_planes(group["status"], positions)  # type: ignore[index]
         places = [np.flatnonzero(plane != NEVER) for plane in status]
         batch = {self.entries[i]: _Cells(p, {}) for i, p in zip(positions, places, strict=True)}
-        for name in store.LEDGER_ARRAYS:
+        for name in _stored(group):
             stored = read_planes(group[name], positions)  # type: ignore[index]
             for cells, plane in zip(batch.values(), stored, strict=True):
                 cells.values[name] = plane.ravel()[cells.place]
         return batch
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names for :meth:`field`."""
+        return () if self._group is None else _stored(self._group)
 
     def receipts(self, entry: str) -> list[TileReceipt]:
         """Every tile done at an entry, in order of row and column."""
@@ -187,7 +202,7 @@ def _write_zone(
     index = {key: i for i, key in enumerate(store.entry_keys(root, product, zone))}
     rows = _source_rows(group, [r.source for rs in by_entry.values() for r in rs])
     entries = sorted(by_entry)
-    for name in store.LEDGER_ARRAYS:
+    for name in _stored(group):
         array = group[name]
         positions = [index[entry] for entry in entries]
         planes = {}
@@ -198,6 +213,11 @@ def _write_zone(
                 )
             planes[index[entry]] = plane
         write_planes(array, planes)
+
+
+def _stored(group: ZarrGroup) -> tuple[str, ...]:
+    """Arrays of a ledger: not every product counts what is masked, nor did the first cubes."""
+    return tuple(name for name in store.LEDGER_ARRAYS if name in group)
 
 
 def _source_rows(group: ZarrGroup, sources: Iterable[str]) -> dict[str, int]:

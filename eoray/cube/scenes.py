@@ -14,6 +14,7 @@ from eoray.cube.layout import (
     NO_SCENE,
     ArraySpec,
     GroupSpec,
+    Hole,
     ProductSpec,
     TileResult,
     tile_px,
@@ -28,7 +29,7 @@ from eoray.grid import (
     lattice_of,
 )
 from eoray.reading.cog import BlockMemory
-from eoray.reading.mosaic import Mosaic, ReadOptions, read_mosaic
+from eoray.reading.mosaic import FailedRead, Mosaic, ReadOptions, read_mosaic
 from eoray.sentinel2 import FILL, SCALE, WAVELENGTHS_UM, Mask, Quality, Scl, native_resolution_m
 
 PRODUCT = "s2"
@@ -144,6 +145,7 @@ class SceneWorker:
     recipe: CubeRecipe
     raise_errors: bool = False
     retries: int = 2
+    seconds: float = 120.0
 
     def __call__(self, row: SceneRow) -> Iterator[TileResult]:
         """Read the block part by part, each tile of its files once, and cut it into tiles."""
@@ -152,6 +154,7 @@ class SceneWorker:
             warp=self.recipe.warp,
             raise_errors=self.raise_errors,
             retries=self.retries,
+            seconds=self.seconds,
         )
         parts = list(_parts(row))
         memory = BlockMemory(reach=len({part.col for part, _ in parts}))
@@ -184,6 +187,11 @@ class SceneWorker:
             yield _cut(mosaic, layers, row.entry, tile, source)
 
 
+def row_parts(row: SceneRow) -> list[Block]:
+    """What a row is read in, one after the other."""
+    return [part for part, _ in _parts(row)]
+
+
 def _parts(row: SceneRow) -> Iterator[tuple[Block, dict[Tile, str]]]:
     """Neighbours along the rows of a block, north to south, with the sources of their tiles."""
     sources = dict(zip(row.tiles, row.sources, strict=True))
@@ -208,13 +216,42 @@ def _cut(
     for path, (values, fill) in layers.items():
         resolution_m = int(path.split("m/", maxsplit=1)[0])
         arrays[path] = _paste(values, mosaic.frame, tile, resolution_m, fill)
-    n_failed = sum(tile in failure.tiles for failure in mosaic.failed)
+    holes = tuple(_hole(failure) for failure in mosaic.failed if tile in failure.tiles)
     levels = [m for m in tile.lattice.levels if f"{m}m/reflectance" in arrays]
     finest = levels[0] if levels else tile.lattice.coarse
     quality = arrays[f"{finest}m/quality"]
     n_valid = int(((quality & np.uint8(Quality.NO_DATA)) == 0).sum())
-    status = DONE_WITH_HOLES if n_failed else DONE if n_valid else NO_SCENE
-    return TileResult(tile, entry, arrays, status, n_valid, n_failed, source)
+    status = DONE_WITH_HOLES if holes else DONE if n_valid else NO_SCENE
+    return TileResult(
+        tile,
+        entry,
+        arrays,
+        status,
+        n_valid,
+        len(holes),
+        source,
+        n_masked=_count_masked(quality, arrays[f"{tile.lattice.coarse}m/mask"]),
+        n_reads=mosaic.reads.get(tile, 0),
+        holes=holes,
+    )
+
+
+def _count_masked(quality: np.ndarray, mask: np.ndarray) -> int:
+    """Valid pixels under a mask that is as fine, or coarser by a whole factor."""
+    factor = len(quality) // len(mask)
+    unclear = (mask != 0).repeat(factor, axis=0).repeat(factor, axis=1)
+    return int((unclear & ((quality & np.uint8(Quality.NO_DATA)) == 0)).sum())
+
+
+def _hole(failure: FailedRead) -> Hole:
+    return Hole(
+        failure.item_id,
+        failure.band,
+        failure.reason,
+        failure.detail,
+        failure.attempts,
+        failure.host,
+    )
 
 
 def _paste(

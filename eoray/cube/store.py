@@ -44,9 +44,12 @@ LEDGER_ARRAYS = {
     "n_failed": "uint32",
     "digest": "uint64",
     "source": "int32",
+    "n_masked": "uint32",
 }
 LEDGER_FILLS = {"source": -1}
 """Fill values other than 0."""
+_OF_MASKS = ("n_masked",)
+"""Arrays of products with a mask alone; cubes from before they were counted lack them."""
 _COORD_CHUNK = 4096
 
 
@@ -125,7 +128,7 @@ def create_product(root: ZarrGroup, spec: ProductSpec, zone: Zone) -> bool:
     )
     for part in spec.groups:
         _create_group(root, spec, part, zone)
-    _create_ledger(root, spec.name, zone)
+    _create_ledger(root, spec, zone)
     return True
 
 
@@ -280,10 +283,13 @@ def _geo_attributes(zone: Zone, resolution_m: int) -> dict[str, Any]:
     }
 
 
-def _create_ledger(root: ZarrGroup, product: str, zone: Zone) -> None:
-    group = root.create_group(ledger_path(product, zone))
+def _create_ledger(root: ZarrGroup, spec: ProductSpec, zone: Zone) -> None:
+    group = root.create_group(ledger_path(spec.name, zone))
     shape = lattice_of(zone).n_rows, lattice_of(zone).n_cols
+    has_mask = any(array.name == "mask" for part in spec.groups for array in part.arrays)
     for name, dtype in LEDGER_ARRAYS.items():
+        if name in _OF_MASKS and not has_mask:
+            continue
         group.create_array(
             name,
             shape=(0, *shape),
@@ -324,7 +330,7 @@ def append_entries(
     ledger = root[ledger_path(spec.name, zone)]
     total = len(known) + len(new)
     extend_coord(ledger, "entry", [e.key for e in new])
-    for name in LEDGER_ARRAYS:
+    for name in (name for name in LEDGER_ARRAYS if name in ledger):
         ledger[name].resize((total, *ledger[name].shape[1:]))
     if spec.has_time:
         for part in spec.groups:
@@ -388,6 +394,13 @@ def _put_coord(
     array.attrs.update(dict(attrs))
     if len(values):
         array[:] = values
+
+
+def append_lines(group: ZarrGroup, name: str, lines: Sequence[str]) -> None:
+    """Append to a table of text, which is made when there is first something to say."""
+    if name not in group:
+        _put_coord(group, name, "row", np.empty(0, dtype=object), {})
+    extend_coord(group, name, lines)
 
 
 def extend_coord(group: ZarrGroup, name: str, values: Iterable[Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from eoray.cube.layout import NO_SCENE, ProductSpec, TileResult, group_path, tile_px
@@ -17,6 +17,7 @@ from eoray.cube.ledger import TileReceipt, receipt_of
 from eoray.cube.shard import encode_shard, shard_key
 from eoray.errors import GridError
 from eoray.grid import Tile, Zone
+from eoray.reading.usage import READS, ReadUsage
 
 if TYPE_CHECKING:
     from icechunk.store import IcechunkStore
@@ -51,6 +52,8 @@ class RowReceipt:
     fork: bytes
     """The pickled session that holds the shards written."""
     n_shards: int
+    reads: ReadUsage = field(default_factory=ReadUsage)
+    """What this process read since the task that ended before this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ class WriteTask:
                 f"row {row.key} returned nothing for tile {min(missing).id}; a worker returns a "
                 f"result for each tile of its row, {NO_SCENE} as the status where there is none"
             )
-        return RowReceipt(row.key, tuple(receipts), pickle.dumps(session), n_shards)
+        fork = pickle.dumps(session)
+        return RowReceipt(row.key, tuple(receipts), fork, n_shards, READS.drain())
 
     def _check(self, row: Row, result: TileResult) -> None:
         if result.tile not in row.tiles:

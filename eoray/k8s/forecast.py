@@ -75,7 +75,7 @@ def _plan(run_file: str, settings: Sequence[str], timeout_s: float) -> dict[str,
     with tempfile.TemporaryDirectory(prefix="eoray-plan-") as nowhere:
         # an empty store: that of the run is often out of reach from here
         command = [sys.executable, "-c", _PLAN, "plan", run_file, *settings]
-        command += [f"store={nowhere}", "--json"]
+        command += [f"store={nowhere}", "--probe", "0", "--json"]
         try:
             done = subprocess.run(  # noqa: S603 - our own command line
                 command, capture_output=True, text=True, check=False, timeout=timeout_s

@@ -19,6 +19,7 @@ import numpy as np
 
 from eoray.grid import Affine6
 from eoray.reading.ranges import RangeReader, UnsupportedFileError, open_ranges
+from eoray.reading.requests import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Buffer
@@ -117,19 +118,22 @@ _NOT_HELD = (0, sys.maxsize, np.empty((0, 0)))
 class CogFile:
     """An opened COG; cheap to make, since headers are cached by the process."""
 
-    def __init__(self, href: str, memory: BlockMemory | None = None) -> None:
+    def __init__(
+        self, href: str, memory: BlockMemory | None = None, patience: Patience | None = None
+    ) -> None:
         """Open a file.
 
         Args:
             href: Path or URL.
             memory: Where tiles are kept that lie across an edge of what is read.
+            patience: How long its server may be asked.
 
         Raises:
             UnsupportedFileError: GDAL has to read it.
             OSError: It cannot be read.
         """
         self._href, self._memory = href, memory
-        self._ranges = open_ranges(href)
+        self._ranges = open_ranges(href, patience)
         key = (href, self._ranges.stamp)
         header = _headers.get(key)
         if header is None:

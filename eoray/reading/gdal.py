@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from eoray.buckets import gdal_options
+from eoray.catalog.signing import token_url
 from eoray.grid import Affine6, Lattice, PixelWindow, Zone, lattice_of
+from eoray.reading.requests import Patience
+from eoray.reading.sign import signature
+from eoray.reading.usage import READS, ReadUsage
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -68,20 +72,26 @@ def _enter_gdal() -> None:
 class GdalFile:
     """An open file; a context manager."""
 
-    def __init__(self, href: str) -> None:
+    def __init__(self, href: str, patience: Patience | None = None) -> None:
         """Open it.
+
+        Args:
+            href: Path or URL.
+            patience: How long whoever gives the right to read it may be asked.
 
         Raises:
             rasterio.errors.RasterioIOError: GDAL cannot.
+            UnreachableError: Nobody gives the right to read it.
         """
         import rasterio
 
+        READS.add(ReadUsage(gdal_files=1))
         if href.startswith("s3://"):
             # options are kept by the handle; /vsis3/: rasterio would bring boto3's session in
             with rasterio.Env(**gdal_options(href)):
                 self.dataset: DatasetReader = rasterio.open(f"/vsis3/{href.removeprefix('s3://')}")
         else:
-            self.dataset = rasterio.open(href)
+            self.dataset = rasterio.open(_signed(href, patience))
 
     def __enter__(self) -> Self:
         """Give the open file."""
@@ -129,6 +139,12 @@ class GdalFile:
         return values
 
 
+def _signed(href: str, patience: Patience | None = None) -> str:
+    """A link with the right to read it, where somebody gives one."""
+    place = token_url(href)
+    return f"{href}?{signature(place, patience or Patience())}" if place else href
+
+
 def warp_by_gdal(
     href: str, asset: BandAsset, zone: Zone, window: PixelWindow, resolution_m: int
 ) -> np.ndarray:
@@ -149,7 +165,7 @@ def warp_by_gdal(
 
     lattice = lattice_of(zone)
     crs = f"EPSG:{lattice.epsg}"
-    with rasterio.open(href) as file:
+    with rasterio.open(_signed(href)) as file:
         out = np.full((window.height, window.width), asset.nodata, file.dtypes[0])
         bounds = transform_bounds(file.crs, crs, *file.bounds, densify_pts=21)
         for cell in _warp_cells(window, lattice.box(bounds, resolution_m)):

@@ -8,7 +8,7 @@ depend on how tiles are grouped into blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -43,9 +43,11 @@ class ReadOptions:
     """20 m pixels of SCL around the block, for masks that grow."""
     warp: bool = False
     """Resample granules whose grid does not fit; otherwise they are refused."""
-    raise_errors: bool = False
-    """Raise the first failed read instead of recording it."""
+    raise_errors: bool = True
+    """Raise the first failed read; otherwise it is recorded, and its pixels are marked."""
     retries: int = 2
+    seconds: float = 120.0
+    """Of one read of a file; no further attempt begins later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,11 @@ class FailedRead:
     band: str
     message: str
     tiles: tuple[Tile, ...]
+    reason: str = "other"
+    """As ``ReadError`` has it, like what follows."""
+    detail: str = ""
+    host: str = ""
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,8 @@ class Mosaic:
     failed: tuple[FailedRead, ...] = ()
     used: tuple[str, ...] = ()
     """Ids of the items that pixels come from."""
+    reads: Mapping[Tile, int] = field(default_factory=dict)
+    """Files that each tile needed, those that failed included."""
 
 
 def read_mosaic(
@@ -100,7 +109,9 @@ def read_mosaic(
     halo = options.halo_px
     core = np.ascontiguousarray(_core(choice.index, halo))
     mosaic = _empty(choice, core, options.bands)
-    failed = list(choice.failed)
+    failed = [
+        _failure(choice, lost.number, lost.error, lost.where(choice)) for lost in choice.unread
+    ]
     jobs = [
         (number, band)
         for number in range(len(choice.scenes))
@@ -111,7 +122,7 @@ def read_mosaic(
     for (number, band), result in zip(jobs, results, strict=True):
         _place(mosaic, choice, core, number, band, result, options.bands)
         if isinstance(result, ReadError):
-            failed.append(_failure(choice, number, band, result, core == number))
+            failed.append(_failure(choice, number, result, core == number))
     for resolution_m, values in mosaic.reflectance.items():
         # without a band of this pixel the scene classification alone tells
         factor = block.lattice.coarse // resolution_m
@@ -119,8 +130,26 @@ def read_mosaic(
         mosaic.quality[resolution_m][nothing] |= np.uint8(Quality.NO_DATA)
     used = sorted({choice.scenes[n].item_id for n in np.unique(core) if n >= 0})
     return Mosaic(
-        choice.frame, choice.scl, mosaic.reflectance, mosaic.quality, tuple(failed), tuple(used)
+        choice.frame,
+        choice.scl,
+        mosaic.reflectance,
+        mosaic.quality,
+        tuple(failure for failure in failed if failure.tiles),
+        tuple(used),
+        dict(_count_reads(choice, core, failed, len(options.bands))),
     )
+
+
+def _count_reads(
+    choice: _Choice, core: np.ndarray, failed: Sequence[FailedRead], n_bands: int
+) -> Iterable[tuple[Tile, int]]:
+    """SCL and bands of the scenes that a tile takes pixels of, and each SCL that it misses."""
+    unread = failed[: len(choice.unread)]
+    for tile, rows, cols in _tile_slices(choice.block, choice.frame):
+        part = core[rows, cols]
+        n_scenes = sum(bool((part == n).any()) for n in range(len(choice.scenes)))
+        n_unread = sum(tile in failure.tiles for failure in unread)
+        yield tile, n_scenes * (n_bands + 1) + n_unread
 
 
 @dataclass(slots=True)
@@ -135,9 +164,35 @@ class _Choice:
     edge: np.ndarray
     distance: np.ndarray
     memory: BlockMemory | None = None
-    failed: list[FailedRead] = field(default_factory=list)
-    unread: np.ndarray | None = None
-    """True where the SCL of some scene could not be read."""
+    halo_px: int = 0
+    unread: list[_Unread] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Unread:
+    """A scene whose SCL could not be read: nobody knows which pixels it would have held."""
+
+    number: int
+    error: ReadError
+    claim: np.ndarray
+    """Squared distance where the scene would have come first when it was offered, else inf."""
+    lost: np.ndarray | None = None
+    """True where it would have come first among all; set once all scenes were offered."""
+
+    def settle(self, choice: _Choice) -> None:
+        """Compare with those that were offered later."""
+        self.lost = np.isfinite(self.claim) & (self.claim <= choice.distance)
+
+    def where(self, choice: _Choice) -> np.ndarray:
+        """True where pixels miss it, dims (y, x) of the frame.
+
+        That is where it would have come first, and beside it as far as masks grow: whether its
+        clouds reach there is not known either.
+        """
+        if self.lost is None:
+            return np.zeros_like(_core(choice.index, choice.halo_px), bool)
+        near = _grown(self.lost, choice.halo_px) & (choice.index >= 0)
+        return _core(self.lost | near, choice.halo_px)
 
 
 def _choose(
@@ -158,15 +213,21 @@ def _choose(
         edge=np.zeros(shape, bool),
         distance=np.full(shape, np.inf, np.float32),
         memory=memory,
+        halo_px=options.halo_px,
     )
     for scene in own:
         if not options.warp:
             _check_grid(scene, options.bands, block.lattice)
         _offer(choice, scene, window, options)
+    for unread in choice.unread:
+        unread.settle(choice)
+    n_own = len(choice.unread)
     if foreign and (choice.index < 0).any():
         choice.distance[choice.index >= 0] = -1.0  # a granule of the own zone keeps its pixels
         for scene in foreign:
             _offer(choice, scene, window, options)
+        for unread in choice.unread[n_own:]:
+            unread.settle(choice)
     return choice
 
 
@@ -223,6 +284,7 @@ def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOpti
                 window=window,
                 resolution_m=lattice.coarse,
                 retries=options.retries,
+                seconds=options.seconds,
                 memory=choice.memory,
             )
             .result()
@@ -231,17 +293,14 @@ def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOpti
         if options.raise_errors:
             raise
         hole = _extent(asset, window, lattice) if own else _foreign_extent(scene, window, lattice)
-        if not home:  # where the own zone sees, a foreign granule is not missed
-            hole &= choice.index < 0
-        core = _core(hole, options.halo_px)
-        number = choice.scenes.index(scene)
-        choice.failed.append(_failure(choice, number, asset.band, error, core))
-        choice.unread = hole if choice.unread is None else choice.unread | hole
+        far = _claim(scene, window, lattice, home=home)
+        claim = np.where(hole & (far < choice.distance), far, np.inf)
+        choice.unread.append(_Unread(choice.scenes.index(scene), error, claim))
         return
     if asset.band != "SCL":
         scl = np.where(scl == asset.nodata, Scl.NO_DATA, Scl.UNCLASSIFIED).astype(np.uint8)
     valid = scl != Scl.NO_DATA
-    distance = _distance(scene, window, lattice) if home else np.zeros(scl.shape, np.float32)
+    distance = _claim(scene, window, lattice, home=home)
     better = valid & (distance < choice.distance)
     choice.index[better] = choice.scenes.index(scene)
     choice.scl[better] = scl[better]
@@ -270,6 +329,13 @@ def _foreign_extent(scene: Scene, window: PixelWindow, lattice: Lattice) -> np.n
     return np.asarray((x > c) & (x < c + a * width) & (y < f) & (y > f + e * height))
 
 
+def _claim(scene: Scene, window: PixelWindow, lattice: Lattice, *, home: bool) -> np.ndarray:
+    """What decides between scenes, the least first: a foreign one takes what is left, in order."""
+    if home:
+        return _distance(scene, window, lattice)
+    return np.zeros((window.height, window.width), np.float32)
+
+
 def _distance(scene: Scene, window: PixelWindow, lattice: Lattice) -> np.ndarray:
     """Squared distance of pixel centres from the file's centre, in m2, float32."""
     x, y = lattice.centres(window, lattice.coarse)
@@ -286,6 +352,15 @@ def _centre(scene: Scene, lattice: Lattice) -> tuple[float, float]:
     if lattice.is_home(scene.grid_epsg) and scene.grid_epsg != lattice.epsg:
         x, y = _to_lattice(scene, lattice).transform(x, y)
     return x, y
+
+
+def _grown(where: np.ndarray, by: int) -> np.ndarray:
+    """A region grown by some pixels to all sides."""
+    from scipy.ndimage import maximum_filter
+
+    if by == 0 or not where.any():
+        return where
+    return np.asarray(maximum_filter(where, 2 * by + 1, mode="constant"))
 
 
 def _near_nodata(valid: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
@@ -319,9 +394,8 @@ def _empty(choice: _Choice, core: np.ndarray, bands: Sequence[str]) -> _Layers:
             bits[here] |= np.uint8(Quality.FOREIGN_ZONE)
         if scene.clipped_at_source:
             bits[here] |= np.uint8(Quality.CLIPPED_AT_SOURCE)
-    if choice.unread is not None:
-        lost = _core(choice.unread, halo) & (core < 0)
-        bits[lost] |= np.uint8(Quality.FAILED_READ)
+    for unread in choice.unread:
+        bits[unread.where(choice)] |= np.uint8(Quality.FAILED_READ)
     layers = _Layers({}, {})
     lattice = choice.block.lattice
     for resolution_m in lattice.levels:
@@ -353,10 +427,23 @@ def _other_granule(choice: _Choice, core: np.ndarray) -> np.ndarray:
     for tile, rows, cols in _tile_slices(choice.block, choice.frame):
         part = core[rows, cols]
         present = [n for n in np.unique(part) if n >= 0]
+        if not present:
+            continue
+        present += _missed(choice, rows, cols)  # what they miss may be the nearest
         if len(present) > 1:
             main = min(present, key=lambda n: _tile_distance(choice.scenes[n], tile))
             other[rows, cols] = (part >= 0) & (names[part] != names[main])
     return other
+
+
+def _missed(choice: _Choice, rows: slice, cols: slice) -> list[int]:
+    """Scenes that could not be read, and would have come first somewhere in a part of the frame."""
+    halo = choice.halo_px
+    return [
+        unread.number
+        for unread in choice.unread
+        if unread.lost is not None and _core(unread.lost, halo)[rows, cols].any()
+    ]
 
 
 def _tile_distance(scene: Scene, tile: Tile) -> tuple[float, str]:
@@ -408,6 +495,7 @@ def _reader(
                 window=window,
                 resolution_m=resolution_m,
                 retries=options.retries,
+                seconds=options.seconds,
                 memory=choice.memory,
             )
         except ReadError as error:
@@ -444,15 +532,22 @@ def _place(
     place_band(dn, offset, share, (rows.start, cols.start), target, quality)
 
 
-def _failure(
-    choice: _Choice, number: int, band: str, error: ReadError, where: np.ndarray
-) -> FailedRead:
-    tiles = [
+def _failure(choice: _Choice, number: int, error: ReadError, where: np.ndarray) -> FailedRead:
+    tiles = tuple(
         tile
         for tile, rows, cols in _tile_slices(choice.block, choice.frame)
         if where[rows, cols].any()
-    ]
-    return FailedRead(choice.scenes[number].item_id, band, str(error), tuple(tiles))
+    )
+    return FailedRead(
+        choice.scenes[number].item_id,
+        error.asset,
+        str(error),
+        tiles,
+        error.reason,
+        error.detail,
+        error.host,
+        error.attempts,
+    )
 
 
 def _core(values: np.ndarray, halo: int) -> np.ndarray:

@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote, urlparse
+from urllib.parse import quote, unquote, urlsplit
 
 from eoray.buckets import Bucket, bucket_of
+from eoray.catalog.signing import token_url
+from eoray.reading.requests import (
+    Patience,
+    Range,
+    ask_for,
+    ask_plainly,
+    status_of,
+)
+from eoray.reading.sign import forget_signature, signature
+from eoray.reading.usage import READS, ReadUsage
 from eoray.storage import is_local, local_path, object_store
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Iterator
+    from collections.abc import Buffer
 
     from obstore.store import ObjectStore
 
 MERGE_GAP = 65_536
 """Ranges nearer to each other than this are one request: reading on is cheaper than asking."""
 
+_LARGEST_REQUEST = 8 * 2**20
+"""Ranges are not merged beyond this: what fails is asked for again."""
+
+_TIMEOUT_S = 60.0
+"""Of one request, its bytes included."""
+
 
 class UnsupportedFileError(Exception):
     """A file of another kind; GDAL may know it."""
-
-
-class UnreachableError(OSError):
-    """An object that its server does not give."""
 
 
 class TruncatedError(OSError):
@@ -52,21 +63,23 @@ class RangeReader(Protocol):
         """
 
 
-def open_ranges(href: str) -> RangeReader:
+def open_ranges(href: str, patience: Patience | None = None) -> RangeReader:
     """Open a local path, ``file://``, ``http(s)://``, ``s3://``, ``gs://`` or ``az://``.
 
+    Args:
+        href: With a signature or without; see ``catalog.signing`` for those that get one here.
+        patience: How long a server may be asked for the file.
+
     Raises:
-        UnsupportedFileError: Nothing of this, such as a signed link.
+        UnsupportedFileError: Nothing of this.
         OSError: There is no such file.
     """
     if is_local(href):
         return _LocalRanges(str(local_path(href)))
-    parsed = urlparse(href)
-    plain = not parsed.query and "//" not in parsed.path
-    if not plain or parsed.scheme not in ("http", "https", "s3", "gs", "az"):
-        raise UnsupportedFileError("a signed link or a scheme of GDAL's own")
-    root = f"{parsed.scheme}://{parsed.netloc}"
-    return _ObjectRanges(_store(root, bucket_of(root)), unquote(parsed.path[1:]))
+    parts = urlsplit(href)
+    if "//" in parts.path or parts.scheme not in ("http", "https", "s3", "gs", "az"):
+        raise UnsupportedFileError("a path or scheme that GDAL alone knows")
+    return _ObjectRanges(href, patience or Patience())
 
 
 class _LocalRanges:
@@ -77,11 +90,14 @@ class _LocalRanges:
 
     def head(self, size: int) -> bytes:
         with open(self._path, "rb", buffering=0) as file:  # noqa: PTH123 - as above
-            return file.read(size)
+            data = file.read(size)
+        READS.add(ReadUsage(requests=1, bytes=len(data)))
+        return data
 
-    def get(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    def get(self, spans: Sequence[Range]) -> list[bytes]:
         with open(self._path, "rb", buffering=0) as file:  # noqa: PTH123 - as above
             found = [os.pread(file.fileno(), length, offset) for offset, length in spans]
+        READS.add(ReadUsage(requests=len(found), bytes=sum(map(len, found))))
         _check_lengths(found, spans)
         return found
 
@@ -89,59 +105,100 @@ class _LocalRanges:
 class _ObjectRanges:
     stamp = None
 
-    def __init__(self, store: ObjectStore, path: str) -> None:
-        self._store, self._path = store, path
+    def __init__(self, href: str, patience: Patience) -> None:
+        parts = urlsplit(href)
+        self._server = f"{parts.scheme}://{parts.netloc}"
+        self._path = unquote(parts.path[1:])
+        self._token_url = token_url(href)
+        self._query = "" if self._token_url else parts.query
+        self._patience = patience
 
     def head(self, size: int) -> bytes:
-        import obstore
+        (data,) = ask_for([(0, size)], self._ask, self._server, self._patience)
+        return bytes(data)
 
-        with _plain_errors():
-            return bytes(obstore.get_range(self._store, self._path, start=0, length=size))
-
-    def get(self, spans: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
-        import obstore
-
+    def get(self, spans: Sequence[Range]) -> Sequence[Buffer]:
         if not spans:
             return []
-        with _plain_errors():
-            found = obstore.get_ranges(
-                self._store,
-                self._path,
-                starts=[offset for offset, _ in spans],
-                lengths=[length for _, length in spans],
-                coalesce=MERGE_GAP,
-            )
+        requests = merge_ranges(spans)
+        wanted = [(offset, length) for offset, length, _ in requests]
+        answers = ask_for(wanted, self._ask, self._server, self._patience)
+        found: list[Buffer] = [b""] * len(spans)
+        for (start, _, members), data in zip(requests, answers, strict=True):
+            view = memoryview(data)
+            for number in members:
+                offset, length = spans[number]
+                found[number] = view[offset - start : offset - start + length]
         _check_lengths(found, spans)
         return found
 
+    def _ask(self, ranges: Sequence[Range], careful: bool) -> Sequence[Buffer]:  # noqa: FBT001 - ask_for's
+        """Send requests side by side; with a new right where one was refused."""
+        if not self._token_url:
+            return self._send(ranges, self._query, careful=careful)
+        query = signature(self._token_url, self._patience)
+        try:
+            return self._send(ranges, query, careful=careful)
+        except OSError as error:
+            if status_of(error) not in (401, 403):
+                raise
+        forget_signature(self._token_url, query)
+        READS.add(ReadUsage(requests=len(ranges), retries=len(ranges)))
+        return self._send(ranges, signature(self._token_url, self._patience), careful=careful)
 
-def _check_lengths(found: Sequence[Buffer], spans: Sequence[tuple[int, int]]) -> None:
+    def _send(self, ranges: Sequence[Range], query: str, *, careful: bool) -> Sequence[Buffer]:
+        import obstore
+        from obstore.exceptions import BaseError
+
+        timeout_s = min(_TIMEOUT_S, self._patience.seconds)
+        if careful and self._server.startswith("http"):
+            address = f"{self._server}/{quote(self._path)}"
+            return [ask_plainly(f"{address}?{query}" if query else address, ranges[0], timeout_s)]
+        store = _store(self._server, query, bucket_of(self._server), timeout_s)
+        try:
+            if len(ranges) == 1:
+                ((start, length),) = ranges
+                return [obstore.get_range(store, self._path, start=start, length=length)]
+            starts, lengths = zip(*ranges, strict=True)
+            return obstore.get_ranges(store, self._path, starts=starts, lengths=lengths, coalesce=0)
+        except BaseError as error:
+            # the first line tells; those below repeat it with the query
+            text = str(error).partition("\n")[0]
+            timed_out = " timed out" if "TimedOut" in str(error) else ""
+            raise OSError(f"{type(error).__name__}: {text}{timed_out}") from error
+
+
+def merge_ranges(spans: Sequence[Range]) -> list[tuple[int, int, list[int]]]:
+    """(offset, length, numbers of the spans inside) of the requests that bring all spans."""
+    merged: list[tuple[int, int, list[int]]] = []
+    for number in sorted(range(len(spans)), key=lambda n: spans[n]):
+        offset, length = spans[number]
+        if merged:
+            start, size, members = merged[-1]
+            end = max(start + size, offset + length)
+            if offset - (start + size) <= MERGE_GAP and end - start <= _LARGEST_REQUEST:
+                merged[-1] = (start, end - start, [*members, number])
+                continue
+        merged.append((offset, length, [number]))
+    return merged
+
+
+def _check_lengths(found: Sequence[Buffer], spans: Sequence[Range]) -> None:
     for data, (offset, length) in zip(found, spans, strict=True):
         if memoryview(data).nbytes < length:
             raise TruncatedError(f"the file ends before byte {offset + length}")
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Turn obstore's errors into one that a reader expects of files."""
-    from obstore.exceptions import BaseError
-
-    try:
-        yield
-    except BaseError as error:
-        raise UnreachableError(f"{type(error).__name__}: {error}") from error
-
-
 @lru_cache(maxsize=256)
-def _store(root: str, bucket: Bucket) -> ObjectStore:  # noqa: ARG001 - told apart by it
-    """One client per server or bucket, which keeps its connections."""
-    if not root.startswith("http"):
-        return object_store(root)
+def _store(server: str, query: str, bucket: Bucket, timeout_s: float) -> ObjectStore:  # noqa: ARG001 - told apart by it
+    """One client per server, right and bucket, which keeps its connections."""
+    if not server.startswith("http"):
+        return object_store(server, max_retries=0)
     from obstore.store import HTTPStore
 
     return HTTPStore.from_url(
-        root,
-        client_options={"allow_http": True, "timeout": timedelta(seconds=60)},
-        # further attempts are the reader's, which names the item
-        retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=60)},
+        f"{server}/?{query}" if query else server,
+        client_options={"allow_http": True, "timeout": timedelta(seconds=timeout_s)},
+        # further attempts are ours: they go through the server's gate
+        retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=timeout_s)},
     )

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eoray.errors import GridError, ReadError
 from eoray.grid import PixelWindow, Zone, lattice_of, relabel_south
+from eoray.log import get_logger
+from eoray.masking import mask
 from eoray.reading.cog import BlockMemory, CogFile, forget_header
 from eoray.reading.gdal import GdalFile, warp_by_gdal
 from eoray.reading.ranges import UnsupportedFileError
+from eoray.reading.reasons import MismatchError, detail_of, host_of, reason_of
+from eoray.reading.requests import Pace, Patience, UnreachableError, is_down, one_turn
+from eoray.reading.usage import READS, ReadUsage
 from eoray.reading.warp import can_warp, warp
 from eoray.sentinel2 import native_resolution_m
 
@@ -62,7 +68,7 @@ def check_congruent(
     )
 
 
-def read_asset(
+def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
     scene: Scene,
     asset: BandAsset,
     *,
@@ -70,6 +76,7 @@ def read_asset(
     window: PixelWindow,
     resolution_m: int,
     retries: int = 2,
+    seconds: float = 120.0,
     memory: BlockMemory | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> np.ndarray:
@@ -82,6 +89,7 @@ def read_asset(
         window: Pixels of the zone at ``resolution_m``.
         resolution_m: 10 or 20, or the level of a user's grid.
         retries: Further attempts after a failed one.
+        seconds: No attempt begins later than this after the first.
         memory: Keeps decoded tiles for the strip below.
         wait: Called with seconds between attempts.
 
@@ -90,38 +98,100 @@ def read_asset(
         nearest, reflectance by bilinear on valid pixels.
 
     Raises:
-        ReadError: Every attempt failed, or the file is not what the item says.
+        ReadError: Every attempt failed, at all providers of the product that the scene knows, or
+            the file is not what the item says.
     """
     same = scene.grid_epsg == lattice_of(zone).epsg
-    copied = same and is_congruent(asset, resolution_m, zone)
-    for attempt in range(retries + 1):
+    method = _copy if same and is_congruent(asset, resolution_m, zone) else _warp
+    places = _places(scene, asset)
+    failures: list[tuple[str, BaseException]] = []
+    attempts = 0
+    for provider, file in places:
+        patience = Patience(retries, seconds, Pace(sleep=wait))
         try:
-            if copied:
-                return _read(_copy, asset, zone, window, resolution_m, memory)
-            return _read(_warp, asset, zone, window, resolution_m, memory)
+            values = _persist(method, file, zone, window, resolution_m, memory, patience)
+        except _GaveUpError as gave_up:
+            error = gave_up.__cause__ or gave_up
+            failures.append((provider, error))
+            attempts += gave_up.attempts
+            if isinstance(error, MismatchError):
+                break  # not what the item says: nobody knows what it is
+            continue
+        if file.href != asset.href:
+            READS.add(ReadUsage(failovers=1))
+            _tell(scene.item_id, scene.provider, provider)
+        return values
+    raise ReadError(
+        f"{asset.band} of item {scene.item_id} cannot be read "
+        f"({_reason(failures[0][1])}) from {mask(asset.href)!r}{_in_vain(scene, failures[1:])}; "
+        "run again, or record the hole with errors: record",
+        item_id=scene.item_id,
+        asset=asset.band,
+        window=(window.col_off, window.row_off, window.width, window.height),
+        reason=reason_of(failures[0][1]),
+        detail=detail_of(failures[0][1]),
+        host=host_of(places[0][1].href),
+        attempts=attempts,
+    ) from failures[0][1]
+
+
+def _places(scene: Scene, asset: BandAsset) -> list[tuple[str, BandAsset]]:
+    """Where a file lies, with providers; one whose server is down comes last."""
+    at = scene.assets.index(asset) if scene.elsewhere else 0
+    found = [(scene.provider, asset)]
+    found += [(place.provider, place.assets[at]) for place in scene.elsewhere]
+    return sorted(found, key=lambda place: len(found) > 1 and is_down(place[1].href))
+
+
+@lru_cache(maxsize=4096)
+def _tell(item_id: str, provider: str, other: str) -> None:
+    """Log, once an item, that another provider stood in."""
+    get_logger().warning("read elsewhere", item=item_id, provider=provider, read_at=other)
+
+
+def _in_vain(scene: Scene, failures: Sequence[tuple[str, BaseException]]) -> str:
+    """What other providers said, for an error message."""
+    told = [f"nor from {provider} ({_reason(error)})" for provider, error in failures]
+    if scene.not_elsewhere:
+        told.append(f"nor elsewhere: {scene.not_elsewhere}")
+    return "".join(f", {text}" for text in told)
+
+
+class _GaveUpError(Exception):
+    """The end of all attempts; its cause is the last failure."""
+
+    def __init__(self, attempts: int) -> None:
+        super().__init__(f"gave up after {attempts} attempts")
+        self.attempts = attempts
+
+
+def _persist(
+    method: _Method,
+    asset: BandAsset,
+    zone: Zone,
+    window: PixelWindow,
+    resolution_m: int,
+    memory: BlockMemory | None,
+    patience: Patience,
+) -> np.ndarray:
+    """Read a file, again if what came was broken; requests have attempts of their own."""
+    for attempt in range(patience.retries + 1):
+        try:
+            return _read(method, asset, zone, window, resolution_m, memory, patience)
         except _read_errors() as error:
-            if attempt == retries or isinstance(error, _MismatchError):
-                raise ReadError(
-                    f"{asset.band} of item {scene.item_id} cannot be read "
-                    f"({_reason(error)}) from {asset.href!r}; run again, or record the hole with "
-                    "errors: record",
-                    item_id=scene.item_id,
-                    asset=asset.band,
-                    window=(window.col_off, window.row_off, window.width, window.height),
-                ) from error
-            forget_header(asset.href)
-            wait(0.2 * 4**attempt)
+            forget_header(asset.href)  # of a file that may be another one next time
+            pause_s = 0.2 * 4**attempt
+            is_last = attempt == patience.retries or pause_s > patience.left_s
+            if is_last or isinstance(error, (MismatchError, UnreachableError)):
+                raise _GaveUpError(getattr(error, "attempts", attempt + 1)) from error
+            patience.pace.sleep(pause_s)
     raise AssertionError  # pragma: no cover - the loop returns or raises
-
-
-class _MismatchError(Exception):
-    """The file differs from its STAC item; another attempt would not help."""
 
 
 def _read_errors() -> tuple[type[BaseException], ...]:
     from rasterio.errors import RasterioError
 
-    return (RasterioError, OSError, _MismatchError)
+    return (RasterioError, OSError, MismatchError)
 
 
 def file_offset(
@@ -145,15 +215,17 @@ def _read(
     window: PixelWindow,
     resolution_m: int,
     memory: BlockMemory | None,
+    patience: Patience,
 ) -> np.ndarray:
     """Read by our own reader, or by GDAL where that one does not know the file."""
     if not asset.href.lower().endswith(".jp2"):
         try:
-            return method(asset, CogFile(asset.href, memory), zone, window, resolution_m)
+            file = CogFile(asset.href, memory, patience)
+            return method(asset, file, zone, window, resolution_m)
         except UnsupportedFileError:
             pass
-    with GdalFile(asset.href) as file:
-        return method(asset, file, zone, window, resolution_m)
+    with one_turn(asset.href, patience), GdalFile(asset.href, patience) as gdal_file:
+        return method(asset, gdal_file, zone, window, resolution_m)
 
 
 def _copy(
@@ -200,15 +272,15 @@ def _warp(
 def _check_header(file: CogFile | GdalFile, asset: BandAsset, zone: Zone) -> None:
     """A header that contradicts the item would shift every pixel silently."""
     if file.shape != tuple(asset.shape):
-        raise _MismatchError(f"the file has shape {file.shape}, its item says {tuple(asset.shape)}")
+        raise MismatchError(f"the file has shape {file.shape}, its item says {tuple(asset.shape)}")
     actual, stated, epsg = file.transform, asset.transform, file.epsg
     if epsg is not None:
         epsg, actual = relabel_south(epsg, actual)
         if epsg != lattice_of(zone).epsg:
-            raise _MismatchError(f"the file lies in EPSG:{file.epsg}, its item says {_named(zone)}")
+            raise MismatchError(f"the file lies in EPSG:{file.epsg}, its item says {_named(zone)}")
     # 1e-6 m, and as little of a pixel where the unit is a degree
     if not np.allclose(actual, stated, rtol=0, atol=min(1e-6, stated[0] * 1e-6)):
-        raise _MismatchError(f"the file's transform is {file.transform}, its item says {stated}")
+        raise MismatchError(f"the file's transform is {file.transform}, its item says {stated}")
 
 
 def _named(zone: Zone) -> str:
@@ -217,5 +289,5 @@ def _named(zone: Zone) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = mask(" ".join(str(error).split()))
     return text[:200] or type(error).__name__

@@ -144,6 +144,17 @@ class StageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ForecastRow:
+    """What the plan forecast of the reading, and what it was."""
+
+    what: str
+    forecast: float | None
+    actual: float | None
+    unit: str = ""
+    """``B`` for bytes, ``min``, or nothing for a count."""
+
+
+@dataclass(frozen=True, slots=True)
 class SkippedRow:
     """Something that was left out, and why."""
 
@@ -176,6 +187,8 @@ class ReportData:
     """Class id -> mapped area (biased), for a map that was not assessed."""
     change: ChangeSummary | None = None
     stages: tuple[StageRow, ...] = ()
+    forecast: tuple[ForecastRow, ...] = ()
+    """Of the cube stage's newest execution."""
     skipped: tuple[SkippedRow, ...] = ()
     limits: tuple[str, ...] = ()
     """Sentences that the stages add to those derived from the figures here."""

@@ -167,7 +167,30 @@ def run_section(data: ReportData) -> str:
         {stage.name: stage.seconds for stage in data.stages}, title="Seconds spent in each stage"
     )
     head = ("Stage", "Time", "Tasks", "Found done", "Failed reads")
-    return figure(chart, "Seconds spent in each stage.") + table(head, rows)
+    timed = figure(chart, "Seconds spent in each stage.") + table(head, rows)
+    return timed + _forecast(data)
+
+
+def _forecast(data: ReportData) -> str:
+    """Forecast beside actual, of the reading."""
+    if not data.forecast:
+        return ""
+    rows = [
+        (row.what, *(_measured(value, row.unit) for value in (row.forecast, row.actual)))
+        for row in data.forecast
+    ]
+    head = ("Reading the scenes", "Forecast", "Newest execution")
+    return table(head, rows) + paragraph(
+        "The forecast is of all tasks, those done in earlier executions included."
+    )
+
+
+def _measured(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    if unit == "B":
+        return f"{value / 1e6:,.1f} MB"
+    return f"{value:,.1f}" if unit == "min" else f"{value:,.0f}"
 
 
 def skipped_section(data: ReportData) -> str:

@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.execute import check_reachable
 from eoray.log import get_logger
+
+if TYPE_CHECKING:
+    from eoray.run.stages import Manner
 
 _NAMESPACE = "eoray"
 _POLL_S = 0.5
@@ -62,7 +65,12 @@ class DriverActor:
         self._error: BaseException | None = None
 
     def start(
-        self, run_file: str, folder: str, stages: list[str] | None, paths: dict[str, str]
+        self,
+        run_file: str,
+        folder: str,
+        stages: list[str] | None,
+        paths: dict[str, str],
+        manner: Manner | None = None,
     ) -> Begun:
         """Begin to execute the stages; a second call attaches to what runs, or to its end."""
         if self._thread is not None and stages != self._stages and not self._thread.is_alive():
@@ -72,17 +80,23 @@ class DriverActor:
             if absent:
                 return Begun(stages, absent)
             self._stages = stages
-            arguments = (run_file, folder, stages)
+            arguments = (run_file, folder, stages, manner)
             self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
             self._thread.start()
         return Begun(self._stages, [])
 
-    def _run(self, run_file: str, folder: str, stages: list[str] | None) -> None:
+    def _run(
+        self, run_file: str, folder: str, stages: list[str] | None, manner: Manner | None
+    ) -> None:
         from eoray.run.session import run_from_text
 
         try:
             run = run_from_text(run_file, Path(folder))
-            report = run.execute(stages, address="auto", progress=self._note)
+            if manner is None or manner.heal is None:
+                errors = None if manner is None else manner.errors
+                report = run.execute(stages, address="auto", errors=errors, progress=self._note)
+            else:
+                report = run.heal(stages, holes=manner.heal, address="auto", progress=self._note)
             self._report = report.to_dict()
         except BaseException as error:  # noqa: BLE001 - handed to the client, which raises it
             self._error = error
@@ -103,6 +117,7 @@ def execute_remote(
     folder: str,
     local_paths: dict[str, str],
     stages: list[str] | None,
+    manner: Manner | None = None,
     progress: Callable[[str, int, int], None] | None,
 ) -> dict[str, Any]:
     """Run on the cluster behind ``ray://`` and follow it.
@@ -114,6 +129,7 @@ def execute_remote(
         folder: Folder that relative paths start from.
         local_paths: Name -> path of everything local that the run file names.
         stages: Stages to run; None for all.
+        manner: What differs from the run file.
         progress: Called with (stage, done, total).
 
     Returns:
@@ -132,7 +148,7 @@ def execute_remote(
     _connect(address)
     try:
         actor = _driver(key)
-        begun: Begun = ray.get(actor.start.remote(run_file, folder, stages, local_paths))
+        begun: Begun = ray.get(actor.start.remote(run_file, folder, stages, local_paths, manner))
         if begun.absent:
             ray.kill(actor)
             name = begun.absent[0]

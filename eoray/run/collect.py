@@ -16,6 +16,7 @@ from eoray.report import figures
 from eoray.report.data import (
     ChangeSummary,
     FalseAlarms,
+    ForecastRow,
     InputSummary,
     LineageRow,
     ReportData,
@@ -86,6 +87,7 @@ def collect_report(context: StageContext, record: Mapping[str, Any]) -> ReportDa
         assessment=_json(context, "assess.json"),
         change=_change(reader, change, measured),
         stages=_stages(record.get("stages", {})),
+        forecast=_forecast(record),
         skipped=_skipped(record),
         licenses={"products": config.publish.license},
         provenance=_provenance(context, record),
@@ -265,6 +267,20 @@ def _stages(stages: Mapping[str, Any]) -> tuple[StageRow, ...]:
         )
         for name in STAGES
         if name in stages and name != "report"
+    )
+
+
+def _forecast(record: Mapping[str, Any]) -> tuple[ForecastRow, ...]:
+    plan, cube = record.get("plan", {}), record.get("stages", {}).get("cube", {})
+    reads = cube.get("reads")
+    if not reads or not cube.get("tasks") or "requests" not in plan:
+        return ()
+    return (
+        ForecastRow("Tasks", plan.get("tasks"), cube["tasks"]),
+        ForecastRow("Requests", plan["requests"], reads["requests"]),
+        ForecastRow("Requests sent again", None, reads.get("retries")),
+        ForecastRow("Bytes", plan["bytes"], reads["bytes"], "B"),
+        ForecastRow("Minutes", plan.get("minutes"), cube["seconds"] / 60, "min"),
     )
 
 

@@ -14,18 +14,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from eoray.cube import store
-from eoray.cube.layout import ProductSpec, TimeEntry
+from eoray.cube.holes import write_letters
+from eoray.cube.layout import Hole, ProductSpec, TimeEntry
 from eoray.cube.ledger import Ledger, write_receipts
 from eoray.cube.write import RowReceipt, Worker, WriteTask
 from eoray.errors import ConflictError, EorayError, StoreError
 from eoray.execute import Executor, run_tasks
 from eoray.grid import Tile, Zone
 from eoray.log import get_logger
+from eoray.reading.usage import READS, ReadUsage
 from eoray.run.meters import StageMeter
 
 if TYPE_CHECKING:
     import icechunk
 
+    from eoray.cube.ledger import TileReceipt
+    from eoray.run.failures import FailureLimit
     from eoray.run.lease import Holder
 
 
@@ -50,6 +54,10 @@ class StagePlan:
     worker: Worker
     probe: Callable[[Sequence[Any]], None] | None = None
     """Called with the rows that are to be run, before any is; raises what would stop them all."""
+    again: frozenset[tuple[Tile, str]] = frozenset()
+    """(tile, entry) that are made again although the ledger calls them done: their holes."""
+    limit: FailureLimit | None = None
+    """Ends the stage where too many reads fail."""
 
 
 @dataclass(slots=True)
@@ -66,6 +74,8 @@ class StageReport:
     """Of all tiles of the plan, those done earlier included."""
     commits: int = 0
     seconds: float = 0.0
+    reads: ReadUsage = field(default_factory=ReadUsage)
+    """Requests, bytes and further attempts of the rows run."""
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -101,6 +111,7 @@ class Driver:
         self._base = self.repository.lookup_branch(store.BRANCH)
         self._prepare(plan)
         todo = self._todo(plan, report)
+        READS.drain()  # what planning read is no task's
         if todo and plan.probe is not None:
             plan.probe(todo)
         meter = StageMeter(self.holder.run, plan.name, len(plan.rows))
@@ -110,6 +121,8 @@ class Driver:
         finally:
             report.seconds = time.monotonic() - begun
         report.failed_reads = self._failed_reads(plan)
+        if report.reads.requests:
+            get_logger().info("reads", stage=plan.name, **report.reads.to_dict())
         return report
 
     def _prepare(self, plan: StagePlan) -> None:
@@ -134,7 +147,8 @@ class Driver:
             missing = [
                 tile
                 for tile, source in zip(row.tiles, row.sources, strict=True)
-                if not _is_done(ledgers[tile.zone], tile, row.entry, source)
+                if (tile, row.entry) in plan.again
+                or not _is_done(ledgers[tile.zone], tile, row.entry, source)
             ]
             if not missing:
                 report.skipped += 1
@@ -160,9 +174,13 @@ class Driver:
                     raise _explained(outcome.error, outcome.key)
                 pending.append(outcome.receipt)
                 report.tasks += 1
+                report.reads += outcome.receipt.reads
+                _log_holes(plan.name, outcome.receipt.tiles)
                 meter.done(report.tasks + report.skipped)
                 if self.progress is not None:
                     self.progress(plan.name, report.tasks + report.skipped, len(plan.rows))
+                if plan.limit is not None:
+                    plan.limit.check(outcome.receipt.tiles)
                 n_shards = sum(receipt.n_shards for receipt in pending)
                 if n_shards >= self.wave.shards or time.monotonic() - last >= self.wave.seconds:
                     # taken out first: a commit that was refused is not tried again on a new tip
@@ -198,7 +216,9 @@ class Driver:
         session = self.repository.writable_session(store.BRANCH)
         forks = [pickle.loads(receipt.fork) for receipt in receipts]  # noqa: S301 - our tasks'
         session.merge(*forks)
-        write_receipts(zarr.open_group(session.store, mode="a"), plan.spec.name, tiles)
+        root = zarr.open_group(session.store, mode="a")
+        write_receipts(root, plan.spec.name, tiles)
+        write_letters(root, plan.spec.name, tiles)
         self._commit(session, f"{plan.name}: {len(tiles)} tiles of {plan.spec.name}")
         report.commits += 1
         meter.committed(
@@ -247,6 +267,26 @@ class Driver:
         ledgers = {zone: Ledger(root, plan.spec.name, zone) for zone in plan.entries}
         found = (ledgers[tile.zone].get(tile, row.entry) for row in plan.rows for tile in row.tiles)
         return sum(receipt.n_failed for receipt in found if receipt is not None)
+
+
+def _log_holes(stage: str, tiles: Sequence[TileReceipt]) -> None:
+    """Say when and where reads failed: the store keeps neither."""
+    by_hole: dict[Hole, list[str]] = {}
+    for tile in tiles:
+        for hole in tile.holes:
+            by_hole.setdefault(hole, []).append(tile.tile.id)
+    for hole, ids in by_hole.items():
+        get_logger().warning(
+            "failed read",
+            stage=stage,
+            item=hole.item_id,
+            band=hole.band,
+            reason=hole.reason,
+            detail=hole.detail,
+            host=hole.host,
+            attempts=hole.attempts,
+            tiles=ids,
+        )
 
 
 def _is_done(ledger: Ledger, tile: Tile, entry: str, source: str) -> bool:

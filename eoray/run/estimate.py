@@ -19,6 +19,8 @@ _BYTES_PER_PIXEL = 2 / 1.6
 
 _SCL_BYTES_PER_PIXEL = 0.1
 
+RULE_OF_THUMB = "sizes of the files and a rule of thumb of 1.25 bytes a pixel"
+
 _INTERNAL_PX = 1024
 """Blocks of provider COGs; smaller files count as one request and a header."""
 

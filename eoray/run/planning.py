@@ -14,6 +14,7 @@ from eoray.errors import CatalogError
 from eoray.grid import Zone
 from eoray.reading.grids import check_grids
 from eoray.run.aoi import Aoi, resolve_aoi
+from eoray.run.fallback import add_fallback
 from eoray.sentinel2 import resolve_bands
 from eoray.timeline import DateRange
 
@@ -59,7 +60,6 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
         GridError: Files that would have to be resampled.
     """
     from eoray.catalog.lineage import describe_lineage
-    from eoray.catalog.scene import resolve_scenes
     from eoray.catalog.snapshot import hash_items, write_snapshot
 
     config, snapshot_url = run.config, run.paths.snapshot
@@ -68,16 +68,9 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
     days = DateRange.parse(config.time)
     bands = resolve_bands(config.cube.bands)
     items, known_hash = _items(run, aoi, days)
-    resolution = resolve_scenes(
-        items,
-        provider=config.source.provider,
-        lineage=_lineage(config),
-        bands=bands,
-        offset=config.source.offset,
-        errors="record",
-        require_scl=config.cube.mask.method == "scl",
-    )
+    resolution = resolve_items(config, items)
     check_grids(resolution.scenes, bands, warp=config.cube.warp, grid=grid)
+    resolution = add_fallback(run, resolution, aoi, bands, freeze=freeze)
     entries, rows = plan_scenes(resolution.scenes, aoi.tiles)
     if not rows:
         raise CatalogError(
@@ -96,6 +89,21 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
         recipe=cube_recipe(config, bands),
         entries=entries,
         rows=rows,
+    )
+
+
+def resolve_items(config: RunConfig, items: Sequence[pystac.Item]) -> Resolution:
+    """Scenes of some items, by the rules of a run file."""
+    from eoray.catalog.scene import resolve_scenes
+
+    return resolve_scenes(
+        items,
+        provider=config.source.provider,
+        lineage=_lineage(config),
+        bands=resolve_bands(config.cube.bands),
+        offset=config.source.offset,
+        errors="record",
+        require_scl=config.cube.mask.method == "scl",
     )
 
 

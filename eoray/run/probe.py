@@ -11,7 +11,8 @@ from eoray.errors import StoreError
 from eoray.masking import mask
 
 if TYPE_CHECKING:
-    from eoray.catalog.scene import Scene
+    from eoray.catalog.scene import BandAsset, Scene
+    from eoray.reading.requests import UnreachableError
 
 _CONTENT = b"eoray was here\n"
 
@@ -142,27 +143,29 @@ def _check_same(url: str, found: bytes) -> None:
 
 def _refusal_of(scene: Scene) -> str | None:
     """Why a scene's server gives nothing out; None where it does, or only this file is at fault."""
-    from eoray.reading.cog import CogFile
-    from eoray.reading.ranges import UnreachableError, UnsupportedFileError
+    places = [scene.assets, *(place.assets for place in scene.elsewhere)]
+    refusals = [_refusal_at(scene.item_id, assets[0]) for assets in places]
+    return None if None in refusals else refusals[0]
 
-    asset = scene.assets[0]
+
+def _refusal_at(item_id: str, asset: BandAsset) -> str | None:
+    from eoray.reading.cog import CogFile
+    from eoray.reading.ranges import UnsupportedFileError
+    from eoray.reading.requests import UnreachableError
+
     try:
         CogFile(asset.href)  # keeps the header for the tasks of this process
     except UnreachableError as error:
-        if not _is_access(error.__cause__):
+        if not _is_access(error):
             return None
-        return f"{asset.band} of item {scene.item_id} at {mask(asset.href)!r} ({_short(error)})"
+        return f"{asset.band} of item {item_id} at {mask(asset.href)!r} ({_short(error)})"
     except (UnsupportedFileError, OSError):
         return None  # GDAL's, or broken: the tasks will tell
     return None
 
 
-def _is_access(error: BaseException | None) -> bool:
-    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
-
-    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
-        return True
-    return "error sending request" in str(error)
+def _is_access(error: UnreachableError) -> bool:
+    return error.status in (401, 403) or "error sending request" in str(error.__cause__)
 
 
 def _short(error: BaseException) -> str:

@@ -38,6 +38,11 @@ class RunPaths:
         """The frozen items of this run."""
         return storage.join(self.store, "_eoray", "runs", self.key, "items.parquet")
 
+    def fallback(self, number: int) -> str:
+        """The frozen items of the same products in a catalogue of ``source.fallback``."""
+        name = f"items-fallback-{number}.parquet"
+        return storage.join(self.store, "_eoray", "runs", self.key, name)
+
     @property
     def record(self) -> str:
         """What is known of this run."""

@@ -17,13 +17,18 @@ from eoray.errors import ConfigError
 from eoray.execute import Executor, cluster_ray, local_ray, resolve_address, resolve_executor
 from eoray.log import get_logger
 from eoray.run.driver import Driver, Wave
-from eoray.run.estimate import PlanReport, estimate_reads, scenes_of
+from eoray.run.estimate import RULE_OF_THUMB, PlanReport, estimate_reads, scenes_of
+from eoray.run.forecast import Forecast
+from eoray.run.heal import STAGES as HEALING
+from eoray.run.heal import HoleFilter
 from eoray.run.lease import hold_store
 from eoray.run.probe import probe_store
-from eoray.run.record import RunPaths, RunReport, merge_record, versions
+from eoray.run.record import RunPaths, RunReport, merge_record, read_record, versions
+from eoray.run.stages import Manner
 
 if TYPE_CHECKING:
     from eoray.config import RunConfig
+    from eoray.run.heal import Holes
     from eoray.run.planning import CubePlan
 
 Progress = Callable[[str, int, int], None]
@@ -76,11 +81,13 @@ class Run:
 
         return resolve_path(path, self.folder)
 
-    def plan(self, stages: Sequence[str] | None = None) -> PlanReport:
+    def plan(self, stages: Sequence[str] | None = None, *, probe: int = 0) -> PlanReport:
         """Say what the run would do, without reading a pixel or writing anything.
 
         Args:
             stages: Some of the run's stages; None for all.
+            probe: Items whose headers are read, which say how many bytes their pixels take;
+                0 asks no server but the catalogue.
 
         Raises:
             EorayError: What would stop the run before it begins.
@@ -90,15 +97,17 @@ class Run:
         workers = self.config.run.workers
         cpus = workers if isinstance(workers, int) else os.cpu_count() or 1
         requests, size, minutes = estimate_reads(cube.rows, cube.recipe.bands, cpus)
+        forecast = _forecast(cube, probe) or Forecast(requests, size, RULE_OF_THUMB)
         return PlanReport(
             scenes=len(scenes_of(cube.rows)),
             dates=len({row.entry for row in cube.rows}),
             tiles=len({tile for row in cube.rows for tile in row.tiles}),
             tasks=len(cube.rows),
-            requests=requests,
-            bytes=size,
+            requests=forecast.requests,
+            bytes=forecast.bytes,
             minutes=minutes,
             details={
+                "based_on": forecast.based_on,
                 "stages": list(chosen),
                 "lineage": cube.lineage.to_dict(),
                 "skipped": [
@@ -109,9 +118,30 @@ class Run:
                     *cube.lineage.lines(),
                     *cube.resolution.notes,
                     f"stages    {', '.join(chosen)}",
+                    f"based on  {forecast.based_on}",
                 ],
             },
         )
+
+    def explain(self, tile: str, day: str) -> list[dict[str, Any]]:
+        """Say what one tile of one day reads: items, files, windows, internal tiles, bytes.
+
+        Headers are read, no pixels.
+
+        Args:
+            tile: Id, such as ``z32r0457c048``.
+            day: UTC day, or the key of a datatake.
+
+        Returns:
+            A row for each datatake: ``entry, time, tile, files``.
+
+        Raises:
+            ConfigError: The run reads nothing there on that day; what is near is named.
+        """
+        from eoray.run.explain import explain_reads
+
+        cube = self.plan_cube(freeze=False)
+        return explain_reads(cube.rows, cube.recipe.bands, tile, day)
 
     def plan_cube(self, *, freeze: bool) -> CubePlan:
         """Resolve the scenes and tasks of the cube stage."""
@@ -142,6 +172,7 @@ class Run:
         address: str | None = None,
         executor: str | None = None,
         attempt: str = "",
+        errors: str | None = None,
         progress: Progress | None = None,
     ) -> RunReport:
         """Run the stages; what is done already is found in the ledger and skipped.
@@ -154,16 +185,90 @@ class Run:
                 follows it.
             executor: ``inline``, ``threads`` or ``ray``; None takes the run file's.
             attempt: Name of the attempt on a cluster that this process works for.
+            errors: ``raise`` ends the run at the first read that fails, ``record`` leaves a
+                recorded hole; None does as the run file says, which is ``record`` by default.
             progress: Called with (stage, done, total).
 
         Raises:
             EorayError: The first thing that stopped the run; the last commit stands.
         """
+        manner = Manner(_checked_errors(errors))
+        return self._execute(stages, address, executor, attempt, progress, manner)
+
+    def heal(
+        self,
+        stages: Sequence[str] | None = None,
+        *,
+        holes: HoleFilter | None = None,
+        address: str | None = None,
+        executor: str | None = None,
+        attempt: str = "",
+        progress: Progress | None = None,
+    ) -> RunReport:
+        """Read again what could not be read, and remake what was made of it.
+
+        Only tiles with holes are made again, each whole, so that a healed cube is the one that a
+        run without failures makes. What fails again stays recorded, with all its attempts.
+
+        Args:
+            stages: Some of the run's stages; None for the cube and those after it that were run,
+                except for ``fit`` and ``assess``.
+            holes: Which of them; None for all.
+            address: As in :meth:`execute`.
+            executor: As in :meth:`execute`.
+            attempt: As in :meth:`execute`.
+            progress: Called with (stage, done, total).
+
+        Returns:
+            ``stages["cube"]["holes"]`` counts what is left, and is missing where nothing is.
+
+        Raises:
+            EorayError: The first thing that stopped the run; the last commit stands.
+        """
+        wanted = holes or HoleFilter()
+        return self._execute(stages, address, executor, attempt, progress, Manner("record", wanted))
+
+    def find_holes(self, holes: HoleFilter | None = None) -> Holes:
+        """List the failed reads of the run, and the rows that :meth:`heal` would read again.
+
+        Args:
+            holes: Which of them; None for all.
+
+        Raises:
+            StoreError: The cube stage never ran.
+        """
+        from eoray.cube.read import CubeReader, CubeSource
+        from eoray.run.heal import find_holes
+
+        reader = CubeReader(CubeSource(self.paths.repository))
+        return find_holes(reader, self.plan_cube(freeze=False).rows, holes or HoleFilter())
+
+    def _execute(
+        self,
+        stages: Sequence[str] | None,
+        address: str | None,
+        executor: str | None,
+        attempt: str,
+        progress: Progress | None,
+        manner: Manner,
+    ) -> RunReport:
         address = resolve_address(address or self.config.run.address)
         if address is not None and address.startswith("ray://"):
-            return self._execute_remote(address, stages, progress)
-        chosen = self.resolve_stages(stages)
-        return self._execute_here(chosen, address, executor, attempt, progress)
+            return self._execute_remote(address, stages, progress, manner)
+        if manner.heal is None:
+            chosen = self.resolve_stages(stages)
+        elif not self.find_holes(manner.heal).rows:
+            return RunReport(self.paths.name, self.paths.key)
+        else:
+            chosen = self._healing_stages(stages)
+        return self._execute_here(chosen, address, executor, attempt, progress, manner)
+
+    def _healing_stages(self, stages: Sequence[str] | None) -> tuple[str, ...]:
+        """The cube, and what was made of it already."""
+        if stages is not None:
+            return self.resolve_stages(("cube", *stages))
+        made = {"cube", *read_record(self.paths).get("stages", {})}
+        return tuple(stage for stage in HEALING if stage in made)
 
     def _execute_here(
         self,
@@ -172,6 +277,7 @@ class Run:
         executor: str | None,
         attempt: str,
         progress: Progress | None,
+        manner: Manner,
     ) -> RunReport:
         from eoray.run.checks import check_stages
         from eoray.run.runners import RUNNERS
@@ -183,7 +289,7 @@ class Run:
         probe_store(paths.store)
         lease = self.config.run.lease
         with hold_store(paths.store, paths.key, attempt=attempt, manner=lease) as holder:
-            context = StageContext(self, paths, stages)
+            context = StageContext(self, paths, stages, manner=manner)
             check_stages(context, stages)
             pool = self._executor(context, executor, address)
             self._write_run_file(paths)
@@ -227,7 +333,11 @@ class Run:
         storage.write_bytes(paths.run_file, dump_config(self.config).encode())
 
     def _execute_remote(
-        self, address: str, stages: Sequence[str] | None, progress: Progress | None
+        self,
+        address: str,
+        stages: Sequence[str] | None,
+        progress: Progress | None,
+        manner: Manner,
     ) -> RunReport:
         from eoray.config import dump_config
         from eoray.run.client import execute_remote
@@ -238,11 +348,13 @@ class Run:
         )
         result = execute_remote(
             address,
-            key=paths.key,
+            # never taken for the run itself, if that goes on
+            key=paths.key if manner.heal is None else f"{paths.key}-heal",
             run_file=dump_config(here),
             folder=str(self.folder),
             local_paths=self._local_paths(),
             stages=None if stages is None else list(stages),
+            manner=manner,
             progress=progress,
         )
         return RunReport(result["name"], result["key"], result["stages"], result["seconds"])
@@ -254,6 +366,24 @@ class Run:
         if storage.is_local(self.paths.store):
             Path(self.paths.store).mkdir(parents=True, exist_ok=True)
         return local_paths(self.config, self.folder)
+
+
+def _forecast(cube: CubePlan, n_items: int) -> Forecast | None:
+    """From headers, where they can be read."""
+    from eoray.run.forecast import forecast_reads, probe_headers
+
+    if not n_items:
+        return None
+    probe = probe_headers(cube.rows, cube.recipe.bands, n_items)
+    if probe.failure:
+        get_logger().warning("no forecast from headers", reason=probe.failure)
+    return forecast_reads(cube.rows, cube.recipe.bands, probe) if probe.headers else None
+
+
+def _checked_errors(errors: str | None) -> str | None:
+    if errors not in (None, "record", "raise"):
+        raise ConfigError(f"errors {errors!r} is unknown; say 'record' or 'raise'")
+    return errors
 
 
 def with_config(run: Run, **updates: Any) -> Run:

@@ -12,6 +12,8 @@ from eoray.execute import Executor
 from eoray.grid import Tile
 from eoray.run.aoi import resolve_aoi
 from eoray.run.driver import Driver, StagePlan, StageReport
+from eoray.run.failures import FailedShareError, FailureLimit
+from eoray.run.heal import HoleFilter, count_holes, find_holes
 from eoray.run.probe import probe_inputs
 
 if TYPE_CHECKING:
@@ -24,6 +26,16 @@ STAGES = ("cube", "fit", "predict", "change", "assess", "publish", "report")
 """Stages in the order in which they run; the report ends every run."""
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an execution differs from what the run file says."""
+
+    errors: str | None = None
+    """``record`` or ``raise``; None as the run file says."""
+    heal: HoleFilter | None = None
+    """Read these holes again, and nothing else, in the cube stage."""
+
+
 @dataclass(slots=True)
 class StageContext:
     """What the stages of one execution share."""
@@ -33,6 +45,7 @@ class StageContext:
     stages: Sequence[str] = STAGES
     """Those of this execution."""
     driver: Driver | None = None
+    manner: Manner = field(default_factory=Manner)
     _cube: CubePlan | None = field(default=None, repr=False)
 
     @property
@@ -93,14 +106,30 @@ def run_cube(context: StageContext) -> dict[str, Any]:
     plan = context.cube
     settings = context.config
     _record_plan(context, plan)
-    raise_errors = (settings.cube.errors or settings.run.errors) == "raise"
-    worker = SceneWorker(plan.recipe, raise_errors=raise_errors, retries=settings.run.retries)
-    spec = scene_product(plan.recipe)
-    report = context.run_stage(
-        StagePlan("cube", spec, plan.entries, plan.rows, worker, probe_inputs)
+    errors = context.manner.errors or settings.cube.errors or settings.run.errors
+    raise_errors = errors == "raise"
+    worker = SceneWorker(
+        plan.recipe,
+        raise_errors=raise_errors,
+        retries=settings.run.retries,
+        seconds=settings.run.read_seconds,
     )
-    _check_failed_share(context, report)
+    spec = scene_product(plan.recipe)
+    if context.manner.heal is None:
+        limit = FailureLimit(settings.cube.max_failed_share)
+        report = context.run_stage(
+            StagePlan("cube", spec, plan.entries, plan.rows, worker, probe_inputs, limit=limit)
+        )
+        _check_failed_share(context, report)
+    else:  # some holes stay for ever: they neither stop a run nor speak for the source
+        holes = find_holes(context.reader(), plan.rows, context.manner.heal)
+        report = context.run_stage(
+            StagePlan("cube", spec, plan.entries, holes.rows, worker, again=holes.again)
+        )
     outcome = outcome_of(report, context.paths.repository)
+    left = count_holes(context.reader(), plan.rows)
+    if left["tiles"]:
+        outcome["holes"] = left
     composite = _run_composites(context)
     if composite is not None:
         outcome["tasks"] += composite.tasks
@@ -114,12 +143,16 @@ def _record_plan(context: StageContext, plan: CubePlan) -> None:
     from eoray.run.estimate import estimate_reads, scenes_of
     from eoray.run.record import merge_record
 
-    _, size, _ = estimate_reads(plan.rows, plan.recipe.bands, 1)
+    cpus = context.executor.workers
+    requests, size, minutes = estimate_reads(plan.rows, plan.recipe.bands, cpus)
     merge_record(
         context.paths,
         plan={
             "scenes": len(scenes_of(plan.rows)),
+            "tasks": len(plan.rows),
+            "requests": requests,
             "bytes": size,
+            "minutes": round(minutes, 2),
             "items_hash": plan.items_hash,
             "lineage": plan.lineage.to_dict(),
             "skipped": [
@@ -138,6 +171,7 @@ def outcome_of(report: StageReport, *outputs: str) -> dict[str, Any]:
         "skipped": report.skipped,
         "failed_reads": report.failed_reads,
         "seconds": round(report.seconds, 2),
+        "reads": report.reads.to_dict(),
     }
 
 
@@ -146,10 +180,11 @@ def _check_failed_share(context: StageContext, report: StageReport) -> None:
     reads = sum(len(row.tiles) * (len(plan.recipe.bands) + 1) for row in plan.rows)
     limit = context.config.cube.max_failed_share
     if reads and report.failed_reads / reads > limit:
-        raise StoreError(
+        raise FailedShareError(
             f"{report.failed_reads} of about {reads} reads failed, more than "
-            f"cube.max_failed_share = {limit}; see the log for items and assets, mend the source "
-            "and run again (done tiles are kept), or raise the limit"
+            f"cube.max_failed_share = {limit:g}. Nothing is lost: what was read is kept and the "
+            "holes are recorded, `eoray heal --list` names them. Mend the source and heal the run, "
+            "or raise the limit"
         )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import select
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -17,9 +20,15 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from eoray.errors import StoreError
+from eoray.testing.damage import damage
 
-Fault = Literal["503", "404", "truncate", "hang-up"]
-"""``truncate`` promises the whole body and sends half; ``hang-up`` sends nothing."""
+Fault = Literal["503", "404", "truncate", "hang-up", "reset", "slow", "corrupt", "lie"]
+"""``truncate`` promises the whole body and sends half; ``hang-up`` sends nothing, ``reset`` half
+and breaks the connection, ``slow`` nothing for a long time; ``corrupt`` and ``lie`` are those of
+``eoray.testing.damage``."""
+
+SLOW_S = 30.0
+"""Silence before the first byte of a slow answer, or until the client has left."""
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _TYPES = {".json": "application/json", ".geojson": "application/geo+json", ".tif": "image/tiff"}
@@ -66,10 +75,14 @@ class ArchiveServer:
 
     def set_faults(self, faults: Mapping[int, Fault]) -> None:
         """Replace the faults; their numbers go on counting from the server's first GET."""
-        self._ask(faults)
+        self._ask({"faults": dict(faults)})
 
-    def _ask(self, faults: Mapping[int, Fault] | None = None) -> dict[str, Any]:
-        body = json.dumps(None if faults is None else dict(faults)).encode()
+    def set_broken(self, files: Mapping[str, Fault]) -> None:
+        """Replace the files that go wrong with every GET: path below the root, with its slash."""
+        self._ask({"broken": dict(files)})
+
+    def _ask(self, order: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        body = json.dumps(dict(order or {})).encode()
         host = urlsplit(self.url)
         connection = HTTPConnection(str(host.hostname), host.port, timeout=30)
         try:
@@ -143,6 +156,7 @@ def serve(folder: str, faults: Mapping[str, Fault], host: str) -> None:
 class _State:
     root: Path
     faults: dict[int, Fault]
+    broken: dict[str, Fault] = field(default_factory=dict)
     requests: list[tuple[str, int, int, int]] = field(default_factory=list)
     n_get: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -168,10 +182,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Tell the counts, and take other faults: for ``ArchiveServer`` alone."""
-        faults = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        order = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.state.lock:
-            if faults is not None:
+            if "faults" in order:
+                faults = order["faults"]
                 self.state.faults = {int(number): fault for number, fault in faults.items()}
+            self.state.broken = order.get("broken", self.state.broken)
             counts = {"requests": self.state.requests, "n_get": self.state.n_get}
             body = json.dumps(counts).encode()
         self.send_response(200)
@@ -183,12 +199,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer with a file or a part of it."""
         with self.state.lock:
             self.state.n_get += 1
-            fault = self.state.faults.get(self.state.n_get)
+            broken = self.state.broken.get(unquote(urlsplit(self.path).path))
+            fault = self.state.faults.get(self.state.n_get, broken)
         path = self._file()
         if path is None or fault in ("503", "404"):
             self._refuse(int(fault) if fault in ("503", "404") else 404)
             return
-        if fault == "hang-up":
+        if fault == "slow":
+            select.select([self.connection], [], [], SLOW_S)  # readable once the client has left
+        if fault in ("hang-up", "slow"):
             self.close_connection = True
             return
         size = path.stat().st_size
@@ -203,10 +222,16 @@ class _Handler(BaseHTTPRequestHandler):
         with path.open("rb") as stream:
             stream.seek(first)
             body = stream.read(last + 1 - first)
-        if fault == "truncate":
+        if fault in ("truncate", "reset"):
             body = body[: len(body) // 2]
             self.close_connection = True
+        if fault in ("corrupt", "lie"):
+            body = damage(body, first, fault)
         self.wfile.write(body)
+        if fault == "reset":
+            # unsent bytes are dropped, and the client's end is told that the connection broke
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
 
     def _file(self) -> Path | None:
         path = (self.state.root / unquote(urlsplit(self.path).path).lstrip("/")).resolve()

@@ -26,7 +26,7 @@ BANDS = ("B03", "B04", "B8A")
 N = 1024
 """Edge of the block in 20 m pixels."""
 
-OPTIONS = ReadOptions(BANDS, halo_px=6, retries=0)
+OPTIONS = ReadOptions(BANDS, halo_px=6, raise_errors=False, retries=0)
 
 
 def read_block(scenes: list[Any], block: Block, options: ReadOptions) -> Mosaic:
@@ -381,15 +381,21 @@ def test_a_band_that_fails_leaves_a_marked_hole_there_alone(
     assert [tile.id for tile in failure.tiles] == ["z32r0400c070", "z32r0401c070"]
 
 
-def test_a_failed_scl_is_a_failed_read_where_no_other_granule_sees(
+def test_a_failed_scl_is_a_failed_read_where_it_would_have_come_first(
     granules: Any, block: Block, corner: tuple[int, int]
 ) -> None:
     west = granules.write("32TQS_a", row=corner[0], col=corner[1], height=600, width=500)
     east = granules.write("32TQT_b", row=corner[0], col=corner[1] + 400, height=600, width=500)
+    clean = read_block([west, east], block, OPTIONS)
     Path(west.asset("SCL").href).unlink()
     mosaic = read_block([west, east], block, OPTIONS)
     failed = np.zeros((N, N), bool)
-    failed[:600, :400] = True
+    failed[:600, : 450 + OPTIONS.halo_px] = True  # its clouds may reach beyond the middle
+    for resolution_m in (10, 20):
+        marked = failed.repeat(20 // resolution_m, 0).repeat(20 // resolution_m, 1)
+        for layers in ("reflectance", "quality"):
+            found, known = (getattr(m, layers)[resolution_m] for m in (mosaic, clean))
+            assert (found == known)[..., ~marked].all()
     np.testing.assert_array_equal(bits(mosaic, Quality.FAILED_READ), failed)
     assert (band_of(mosaic, "B8A")[:600, 400:900] != FILL).all()
     assert not bits(mosaic, Quality.FAILED_READ)[600:].any()  # beyond the file: no data

@@ -20,7 +20,7 @@ from eoray.reading.mosaic import Mosaic, ReadOptions, read_mosaic
 from eoray.sentinel2 import FILL, Quality
 
 BANDS = ("B03", "B04", "B8A")
-OPTIONS = ReadOptions(BANDS, halo_px=6, retries=0)
+OPTIONS = ReadOptions(BANDS, halo_px=6, raise_errors=False, retries=0)
 SIZE = 300
 """Edge of the granules in 20 m pixels."""
 

@@ -86,7 +86,8 @@ def test_run_with_a_read_only_store_ends_first_of_all_with_4(
 
 def row(href: str) -> Any:
     asset = SimpleNamespace(href=href, band="B04")
-    return SimpleNamespace(scenes=(SimpleNamespace(assets=(asset,), item_id="S2A_1"),))
+    scene = SimpleNamespace(assets=(asset,), item_id="S2A_1", elsewhere=())
+    return SimpleNamespace(scenes=(scene,))
 
 
 def test_inputs_of_a_server_that_refuses_end_the_run(archive: Path) -> None:
@@ -103,6 +104,14 @@ def test_inputs_that_no_server_gives_out_are_refused(s3: FakeS3) -> None:
     with pytest.raises(AccessError, match=r"B04 of item S2A_1 at 's3://maps/0\.tif'"):
         probe_inputs(rows)
     assert [key for _, key in s3.requests] == ["maps/0.tif", "maps/2.tif", "maps/4.tif"]
+
+
+def test_inputs_that_another_provider_gives_out_are_enough(archive: Path, s3: FakeS3) -> None:
+    s3.refuse["GET"] = (403, "AccessDenied")
+    place = SimpleNamespace(assets=(row(str(next(archive.rglob("*.tif")))).scenes[0].assets[0],))
+    (scene,) = row("s3://maps/0.tif").scenes
+    scene.elsewhere = (place,)
+    probe_inputs([SimpleNamespace(scenes=(scene,))])
 
 
 def test_missing_or_broken_file_is_left_to_the_tasks(s3: FakeS3) -> None:

@@ -1,0 +1,105 @@
+"""A cube against its source files, on a path of its own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from eoray.cube import store
+from eoray.errors import StoreError
+from eoray.run import load_run
+from eoray.run.source_check import check_source, judge_offset
+from eoray.sentinel2 import Scl
+
+PART = ["time=2021-05-15/2021-06-20", "run.executor=inline"]
+PLAIN = "cube: {bands: [B04, B12], composite: {method: none}}"
+
+
+@pytest.fixture(scope="module")
+def made(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store; the archive is a copy, which tests may spoil."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(archive, folder / "archive")
+    path = folder / "run.yaml"
+    path.write_text(f"""\
+version: 1
+name: run
+aoi: archive/aoi.geojson
+time: 2021-01-01/2021-12-31
+task: cube
+source:
+  catalog: archive/catalog.json
+  lineage: {{baseline_min: "02.00", mixed: true}}
+store: out
+{PLAIN}
+""")
+    load_run(path, PART).execute(["cube"])
+    return folder
+
+
+def test_a_cube_is_what_its_source_gives(made: Path) -> None:
+    report = check_source(str(made / "out"), samples=6)
+    assert report.samples > 0
+    assert report.values > 10_000
+    assert (report.problems, report.unread) == ([], [])
+    assert check_source(str(made / "out"), samples=6) == report
+
+
+def test_a_value_that_is_not_the_sources_is_named(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "out", tmp_path / "out")
+    repository = store.open_repository(str(tmp_path / "out" / "cube.icechunk"))
+    session = repository.writable_session(store.BRANCH)
+    array = zarr.open_group(session.store, mode="a")["s2/z32/10m/reflectance"]
+    row, col = 391 * 1024, 70 * 1024
+    part = array[:, :, row : row + 1024, col : col + 1024]
+    part[part != -32768] += 1000
+    array[:, :, row : row + 1024, col : col + 1024] = part
+    session.commit("an offset applied twice")
+    report = check_source(str(tmp_path / "out"), samples=6)
+    assert report.mismatches
+    assert all(" values of B04 are not those of S2" in line for line in report.mismatches)
+    assert "s2 tile z32r0391c070 at S2" in report.mismatches[0]
+
+
+def test_files_that_are_gone_prove_nothing(made: Path, tmp_path: Path) -> None:
+    (made / "archive").rename(tmp_path / "away")
+    try:
+        report = check_source(str(made / "out"), samples=2)
+    finally:
+        (tmp_path / "away").rename(made / "archive")
+    assert report.problems == []
+    assert len(report.unread) == 2
+
+
+def test_a_repository_without_its_runs_is_refused(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "out" / "cube.icechunk", tmp_path / "cube.icechunk")
+    with pytest.raises(StoreError, match="no scenes whose items are known"):
+        check_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("level", "offset", "baseline", "doubt"),
+    [
+        (1080, -1000, "05.10", ""),
+        (80, -1000, "05.10", "out of them already"),
+        (80, 0, "05.10", ""),  # a provider that has taken it out
+        (1080, 0, "05.10", "in them still"),
+        (80, 0, "02.12", ""),
+        (1080, 0, "99.99", ""),
+    ],
+)
+def test_dark_ground_tells_whether_the_offset_is_in_the_pixels(
+    level: int, offset: int, baseline: str, doubt: str
+) -> None:
+    scl = np.full((40, 40), Scl.VEGETATION, np.uint8)
+    scl[:20] = Scl.WATER
+    dn = np.where(scl == Scl.WATER, level, 3000).astype(np.uint16)
+    dn[0, :20] = 0
+    said = judge_offset(dn, scl, offset, baseline)
+    assert doubt in said
+    assert bool(said) == bool(doubt)
+    assert judge_offset(dn[:, :2], scl[:, :2], offset, baseline) == ""
