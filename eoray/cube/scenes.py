@@ -310,7 +310,7 @@ class SceneWorker:
             raise_errors=self.raise_errors,
             retries=self.retries,
         )
-        parts = list(_parts(row))
+        parts = list(parts_of(row))
         memory = BlockMemory(reach=len({part.col for part, _ in parts}))
         for part, tiles in parts:
             yield from self._part(row, part, tiles, options, memory)
@@ -341,7 +341,7 @@ class SceneWorker:
             yield _cut(mosaic, layers, row.entry, tile, source)
 
 
-def _parts(row: SceneRow) -> Iterator[tuple[Block, dict[Tile, str]]]:
+def parts_of(row: SceneRow) -> Iterator[tuple[Block, dict[Tile, str]]]:
     """Neighbours along the rows of a block, north to south, with the sources of their tiles."""
     sources = dict(zip(row.tiles, row.sources, strict=True))
     block = row.block

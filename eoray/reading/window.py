@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from eoray.errors import GridError, ReadError
-from eoray.grid import PixelWindow, Zone, lattice_of, relabel_south
+from eoray.grid import Affine6, PixelWindow, Zone, lattice_of, relabel_south
 from eoray.reading.cog import BlockMemory, CogFile, forget_header
 from eoray.reading.gdal import GdalFile, warp_by_gdal
 from eoray.reading.ranges import UnsupportedFileError
@@ -62,7 +62,34 @@ def check_congruent(
     )
 
 
-def read_asset(
+class PixelFile(Protocol):
+    """An open file: what its header says, and its pixels."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+
+    @property
+    def transform(self) -> Affine6:
+        """Affine a, b, c, d, e, f of the file."""
+
+    @property
+    def epsg(self) -> int | None:
+        """Code of a projected CRS; None for others."""
+
+    def read(self, rows: slice, cols: slice) -> np.ndarray:
+        """Pixels within the file, dims (y, x)."""
+
+
+type Engine = Callable[[BandAsset], PixelFile]
+"""Opens a file in place of our own reader. Opening and reading raise OSError where they fail."""
+
+
+def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
     scene: Scene,
     asset: BandAsset,
     *,
@@ -71,6 +98,7 @@ def read_asset(
     resolution_m: int,
     retries: int = 2,
     memory: BlockMemory | None = None,
+    engine: Engine | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> np.ndarray:
     """Read stored integers of an asset over a window.
@@ -83,6 +111,7 @@ def read_asset(
         resolution_m: 10 or 20, or the level of a user's grid.
         retries: Further attempts after a failed one.
         memory: Keeps decoded tiles for the strip below.
+        engine: Opens the file in place of our own reader, which alone uses ``memory``.
         wait: Called with seconds between attempts.
 
     Returns:
@@ -96,9 +125,10 @@ def read_asset(
     copied = same and is_congruent(asset, resolution_m, zone)
     for attempt in range(retries + 1):
         try:
-            if copied:
-                return _read(_copy, asset, zone, window, resolution_m, memory)
-            return _read(_warp, asset, zone, window, resolution_m, memory)
+            method = _copy if copied else _warp
+            if engine is not None:
+                return method(asset, engine(asset), zone, window, resolution_m)
+            return _read(method, asset, zone, window, resolution_m, memory)
         except _read_errors() as error:
             if attempt == retries or isinstance(error, _MismatchError):
                 raise ReadError(
@@ -135,7 +165,7 @@ def file_offset(
     return row, col
 
 
-_Method = Callable[["BandAsset", CogFile | GdalFile, Zone, PixelWindow, int], np.ndarray]
+type _Method = Callable[[BandAsset, PixelFile, Zone, PixelWindow, int], np.ndarray]
 
 
 def _read(
@@ -158,7 +188,7 @@ def _read(
 
 def _copy(
     asset: BandAsset,
-    file: CogFile | GdalFile,
+    file: PixelFile,
     zone: Zone,
     window: PixelWindow,
     resolution_m: int,
@@ -178,7 +208,7 @@ def _copy(
 
 def _warp(
     asset: BandAsset,
-    file: CogFile | GdalFile,
+    file: PixelFile,
     zone: Zone,
     window: PixelWindow,
     resolution_m: int,
@@ -197,7 +227,7 @@ def _warp(
     )
 
 
-def _check_header(file: CogFile | GdalFile, asset: BandAsset, zone: Zone) -> None:
+def _check_header(file: PixelFile, asset: BandAsset, zone: Zone) -> None:
     """A header that contradicts the item would shift every pixel silently."""
     if file.shape != tuple(asset.shape):
         raise _MismatchError(f"the file has shape {file.shape}, its item says {tuple(asset.shape)}")
