@@ -89,8 +89,9 @@ class EorayAccessor:
         scale, fill = values.attrs.get("scale_factor", SCALE), values.attrs.get("_FillValue", FILL)
         attrs = {k: v for k, v in values.attrs.items() if k not in ("scale_factor", "_FillValue")}
         scaled = values.astype(np.float32) * np.float32(scale)
-        decoded: xr.DataArray = scaled.where(values != fill).assign_attrs(attrs)
-        return decoded.rename("reflectance")
+        decoded: xr.DataArray = scaled.where(values != fill).rename("reflectance")
+        decoded.attrs = attrs
+        return decoded
 
     def clear(self) -> xr.DataArray:
         """Tell where scenes are usable: not masked, nor without data, saturated or unread.
@@ -127,6 +128,8 @@ class EorayAccessor:
         Raises:
             ConfigError: The index is unknown, or the dataset lacks a band that it needs.
         """
+        import xarray as xr
+
         index = find_index(name)
         missing = [band for band in index.bands if band not in self.bands]
         if missing:
@@ -136,11 +139,15 @@ class EorayAccessor:
             )
         reflectance = self.reflectance(index.bands)
         parts = [reflectance.isel(band=i, drop=True) for i in range(len(index.bands))]
-        value = index.formula(*parts)
-        value = value.where(np.isfinite(value)).astype(np.float32).rename(index.name)
-        return value.assign_attrs(
-            {"long_name": index.long_name, "units": "1", "references": index.reference}
+        value: xr.DataArray = xr.apply_ufunc(
+            _evaluate,
+            *parts,
+            kwargs={"name": index.name},
+            dask="parallelized",
+            output_dtypes=[np.float32],
         )
+        value.attrs = {"long_name": index.long_name, "units": "1", "references": index.reference}
+        return value.rename(index.name)
 
     def _check_reflectance(self) -> None:
         if "reflectance" not in self._dataset or "band" not in self._dataset.coords:
@@ -158,6 +165,13 @@ class EorayAccessor:
                 "bands= when opening"
             )
         return wanted
+
+
+def _evaluate(*bands: np.ndarray, name: str) -> np.ndarray:
+    """A formula over arrays; NaN where it divides by zero."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = find_index(name).formula(*bands)
+    return np.where(np.isfinite(values), values, np.nan).astype(np.float32)
 
 
 def _lazy(values: xr.DataArray) -> xr.DataArray:

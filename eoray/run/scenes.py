@@ -194,8 +194,7 @@ def _plan_items(
     from eoray.catalog.scene import resolve_scenes
 
     grid = None if geobox is None else _grid_of(geobox, resolution_m)
-    native = resolution_m or 10
-    wanted = bands or tuple(b for b in BANDS if grid or native_resolution_m(b) == native)
+    wanted = bands or _native_bands(items, resolution_m or 10, grid)
     lineage = Lineage(baseline_min=None, mixed=mixed)
     try:
         scenes = resolve_scenes(items, lineage=lineage, bands=wanted).scenes
@@ -217,6 +216,17 @@ def _plan_items(
         grid=grid,
     )
     return _Plan(recipe, entries, rows, tuple(sorted(there)))
+
+
+def _native_bands(
+    items: Sequence[pystac.Item], resolution_m: int, grid: Lattice | None
+) -> tuple[str, ...]:
+    """Bands of a native pixel that some item has; all of them on a grid of one pixel."""
+    from eoray.catalog.providers import bands_present
+
+    native = tuple(b for b in BANDS if grid or native_resolution_m(b) == resolution_m)
+    there = {band for item in items for band in bands_present(item.assets)}
+    return tuple(b for b in native if b in there) or native
 
 
 def _grid_of(geobox: GeoBox, resolution_m: int | None) -> Lattice:
