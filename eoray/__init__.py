@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eoray.k8s.schedule import schedule
     from eoray.publish.export import export_window
     from eoray.run import Run, load_run
+    from eoray.run.scenes import open_scenes
 
     __version__: str
 
@@ -33,6 +34,7 @@ _HOMES = {
     "load_config": "eoray.config",
     "load_run": "eoray.run",
     "open_cube": "eoray.cube.open",
+    "open_scenes": "eoray.run.scenes",
     "schedule": "eoray.k8s.schedule",
     "submit": "eoray.k8s.job",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "load_config",
     "load_run",
     "open_cube",
+    "open_scenes",
     "schedule",
     "submit",
 ]

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from eoray.errors import CatalogError
+from eoray.grid import split_antimeridian
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 BBox = tuple[float, float, float, float]
 """(west, south, east, north) in degrees; west > east where it crosses the antimeridian."""
-
-
-def split_antimeridian(geometry: BaseGeometry, *, narrow: bool = False) -> BaseGeometry:
-    """Bring a lon/lat geometry into -180..180, cut at the antimeridian.
-
-    Args:
-        geometry: Longitudes may run beyond 180 on either side.
-        narrow: The thing is known to be small, such as a granule: a part wider than 180 degrees
-            then is one that crosses the antimeridian and was drawn the long way round.
-
-    Returns:
-        A valid geometry within -180..180.
-    """
-    import shapely
-
-    parts = [_unwrap(part) if narrow else part for part in shapely.get_parts(geometry)]
-    pieces = [piece for part in parts for piece in _cut(_valid(part))]
-    return pieces[0] if len(pieces) == 1 else shapely.union_all(pieces)
 
 
 def bbox_of(geometry: BaseGeometry) -> BBox:
@@ -93,38 +75,3 @@ def _flat(box: Any) -> BBox:
         values = [values[0], values[1], values[3], values[4]]
     west, south, east, north = values
     return west, south, east, north
-
-
-def _unwrap(part: BaseGeometry) -> BaseGeometry:
-    import numpy as np
-    import shapely
-
-    west, _, east, _ = part.bounds
-    if east - west <= 180:
-        return part
-
-    def shift(xy: np.ndarray) -> np.ndarray:
-        return np.column_stack([np.where(xy[:, 0] < 0, xy[:, 0] + 360, xy[:, 0]), xy[:, 1]])
-
-    return shapely.transform(part, shift)
-
-
-def _valid(part: BaseGeometry) -> BaseGeometry:
-    import shapely
-
-    return part if part.is_valid else shapely.make_valid(part)
-
-
-def _cut(part: BaseGeometry) -> list[BaseGeometry]:
-    import shapely
-
-    west, south, east, north = part.bounds
-    if part.is_empty or (west >= -180 and east <= 180):
-        return [part]
-    pieces = []
-    for turn in range(math.floor((west + 180) / 360), math.floor((east + 180) / 360) + 1):
-        low = -180 + 360 * turn
-        piece = shapely.intersection(part, shapely.box(low, south, low + 360, north))
-        if not piece.is_empty and piece.area > 0:
-            pieces.append(shapely.transform(piece, lambda xy, t=turn: xy - [360 * t, 0]))
-    return pieces or [part]

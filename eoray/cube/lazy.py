@@ -1,24 +1,56 @@
-"""Bands of both native pixels on one lattice, as an array that xarray reads when it is used."""
+"""Arrays that xarray reads when they are used: bands of any native pixel, and single layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from eoray.cube.read import CubeReader
-from eoray.grid import PixelWindow, Zone
+from eoray.cube import resample
+from eoray.grid import PixelWindow, Zone, lattice_of
+
+
+class WindowReader(Protocol):
+    """Gives windows of a product: from a store, or from its scenes."""
+
+    @property
+    def token(self) -> tuple[str, ...]:
+        """What is read, in a few words."""
+
+    def read(
+        self,
+        product: str,
+        zone: Zone,
+        array: str = "reflectance",
+        *,
+        window: PixelWindow,
+        resolution_m: int,
+        index: Sequence[int] | np.ndarray | None = None,
+    ) -> np.ndarray:
+        """One array, dims (time, ..., y, x)."""
+
+    def read_bands(
+        self,
+        product: str,
+        zone: Zone,
+        *,
+        bands: Sequence[str],
+        window: PixelWindow,
+        resolution_m: int,
+        index: Sequence[int] | np.ndarray,
+    ) -> np.ndarray:
+        """Reflectance on one lattice, dims (time, band, y, x)."""
 
 
 @dataclass(frozen=True, slots=True)
 class BandsView:
     """What an array shows of a product."""
 
-    reader: CubeReader
+    reader: WindowReader
     product: str
     zone: Zone
     bands: tuple[str, ...]
@@ -28,15 +60,14 @@ class BandsView:
     window: PixelWindow
 
 
-class LazyBands(BackendArray):
-    """Reflectance of any bands, dims (time, band, y, x), int16 as stored."""
+class _LazyArray(BackendArray):
+    """Pixels of a view, read when they are used."""
 
-    def __init__(self, view: BandsView) -> None:
+    def __init__(self, view: BandsView, lead: tuple[int, ...], dtype: str) -> None:
         """Show a window; nothing is read."""
         self.view = view
-        self.dtype = np.dtype(np.int16)
-        window = view.window
-        self.shape = (len(view.positions), len(view.bands), window.height, window.width)
+        self.dtype = np.dtype(dtype)
+        self.shape = (len(view.positions), *lead, view.window.height, view.window.width)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         """Read what a key names; xarray turns other keys than slices into several steps."""
@@ -44,26 +75,77 @@ class LazyBands(BackendArray):
             key, self.shape, indexing.IndexingSupport.BASIC, self._read
         )
 
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        """Name the array by what it shows; pickling a reader for it would take long."""
+        v = self.view
+        named = v.product, lattice_of(v.zone).name, v.bands, v.resolution_m, v.positions, v.window
+        return (type(self).__name__, *v.reader.token, *named)
+
     def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
-        view = self.view
-        times, bands, rows, cols = (
+        wanted = [
             range(n)[k] if isinstance(k, slice) else range(k, k + 1)
             for k, n in zip(key, self.shape, strict=True)
-        )
-        shape = tuple(len(part) for part in (times, bands, rows, cols))
-        values = np.empty(shape, np.int16)
+        ]
+        values = np.empty([len(part) for part in wanted], self.dtype)
         if values.size:
-            read = view.reader.read_bands(
-                view.product,
-                view.zone,
-                bands=[view.bands[i] for i in bands],
-                window=_enclosing(rows, cols, view.window),
-                resolution_m=view.resolution_m,
-                index=[view.positions[i] for i in times],
-            )
-            values = read[..., _within(rows), :][..., _within(cols)]
+            *lead, rows, cols = wanted
+            window = _enclosing(rows, cols, self.view.window)
+            values = self._window(lead, window)[..., _within(rows), :][..., _within(cols)]
         single = tuple(0 if isinstance(k, int) else slice(None) for k in key)
         return values[single]
+
+    def _window(self, lead: Sequence[range], window: PixelWindow) -> np.ndarray:
+        """Read a window at some places of the leading dims."""
+        raise NotImplementedError
+
+
+class LazyBands(_LazyArray):
+    """Reflectance of any bands, dims (time, band, y, x), int16 as stored."""
+
+    def __init__(self, view: BandsView) -> None:
+        """Show a window; nothing is read."""
+        super().__init__(view, (len(view.bands),), "int16")
+
+    def _window(self, lead: Sequence[range], window: PixelWindow) -> np.ndarray:
+        view, (times, bands) = self.view, lead
+        return view.reader.read_bands(
+            view.product,
+            view.zone,
+            bands=[view.bands[i] for i in bands],
+            window=window,
+            resolution_m=view.resolution_m,
+            index=[view.positions[i] for i in times],
+        )
+
+
+class LazyLayer(_LazyArray):
+    """One layer of a product, dims (time, y, x), uint8; pixels of a coarser level are repeated."""
+
+    def __init__(self, view: BandsView, name: str, level: int) -> None:
+        """Show a window of an array that is stored at ``level``; nothing is read."""
+        super().__init__(view, (), "uint8")
+        self.name, self.level = name, level
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        """Name the array by what it shows."""
+        return (*super().__dask_tokenize__(), self.name)
+
+    def _window(self, lead: Sequence[range], window: PixelWindow) -> np.ndarray:
+        view, (times,) = self.view, lead
+        source = window
+        if self.level != view.resolution_m:
+            source = resample.source_window(window, view.resolution_m, self.level)
+        values = view.reader.read(
+            view.product,
+            view.zone,
+            self.name,
+            window=source,
+            resolution_m=self.level,
+            index=[view.positions[i] for i in times],
+        )
+        if source == window:
+            return values
+        return resample.replicate(values, source, window, view.resolution_m)
 
 
 def _enclosing(rows: Sequence[int], cols: Sequence[int], window: PixelWindow) -> PixelWindow:

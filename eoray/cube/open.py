@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,14 +19,21 @@ from eoray.grid import (
     box_lonlat,
     from_lonlat,
     lattice_of,
+    split_antimeridian,
     tiles_of_geometry,
 )
-from eoray.sentinel2 import resolve_bands
+from eoray.sentinel2 import WAVELENGTHS_UM, resolve_bands
 from eoray.timeline import DateRange
 
 if TYPE_CHECKING:
     import xarray as xr
     from shapely.geometry.base import BaseGeometry
+
+    from eoray.cube.lazy import BandsView
+
+
+COARSE_LAYERS = ("scl", "mask")
+"""What scenes have at the coarsest level only."""
 
 
 def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection has a name
@@ -62,17 +69,16 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
         ``reflectance`` with dims (time, band, y, x), sorted by time, cut to the tiles that hold
         data; as stored (int16, ``_FillValue`` and ``scale_factor`` in attrs) unless decoded.
         Nothing is read before it is used; ``.chunk()`` after a selection makes it a dask array.
-        Quality and masks stay those of ``resolution_m``.
+        Quality stays that of ``resolution_m``; scene classes and masks are repeated at 10 m.
+        ``ds.eoray`` gives bands by name, reflectance, clear pixels and spectral indices.
 
     Raises:
         StoreError: No such cube, product or resolution.
         ConfigError: Several zones and none named, a band that is not stored, or an ``aoi`` or
             ``time`` that holds nothing of the product.
     """
-    import xarray as xr
-
     reader = CubeReader(CubeSource(url, snapshot))
-    geometry = _geometry(aoi)
+    geometry = to_geometry(aoi)
     found = _resolve_zone(reader, product, zone, geometry)
     lattice = lattice_of(found)
     resolution_m = lattice.levels[0] if resolution_m is None else resolution_m
@@ -81,46 +87,65 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
             f"product {product!r} in zone {found} is stored at "
             f"{reader.resolutions(product, found)} m, not at {resolution_m}; name one of these"
         )
+    window = _window(reader, product, found, resolution_m, geometry)
+    dataset = open_arrays(reader.root.store, product, found, resolution_m, window)
+    positions: np.ndarray = np.zeros(0, int)
+    if "time" in dataset.dims:
+        positions = np.argsort(dataset.time.values, kind="stable")
+        positions = positions[during(dataset.time.values[positions], time)]
+        dataset = dataset.isel(time=positions)
+    elif time is not None:
+        raise ConfigError(f"product {product!r} has no time; open it without time=")
+    if "time" in dataset.dims:
+        from eoray.cube.lazy import BandsView
+
+        shown = tuple(int(i) for i in positions)
+        view = BandsView(reader, product, found, (), resolution_m, shown, window)
+        dataset = _repeat_layers(dataset, reader, view)
+        if bands is not None:
+            dataset = _select_bands(dataset, resolve_bands(bands), reader, view)
+    return decode_integers(dataset) if decode else dataset
+
+
+def open_arrays(
+    store: Any, product: str, zone: Zone, resolution_m: int, window: PixelWindow
+) -> xr.Dataset:
+    """Open the arrays of one group as they are stored, cut to a window, with all coordinates.
+
+    Args:
+        store: A Zarr store.
+        product: Product name.
+        zone: Zone of the group.
+        resolution_m: Level of the group.
+        window: Pixels of that level to keep.
+    """
+    import xarray as xr
+
+    from eoray.cube import accessor
+
+    accessor.register()
     dataset = xr.open_zarr(
-        reader.root.store,
-        group=group_path(product, found, resolution_m),
+        store,
+        group=group_path(product, zone, resolution_m),
         chunks=None,
         consolidated=False,
         mask_and_scale=False,
     )
-    window = _window(reader, product, found, resolution_m, geometry)
-    dataset = _cut(dataset, window, lattice, resolution_m)
-    positions = None
-    if "time" in dataset.dims:
-        positions = np.argsort(dataset.time.values, kind="stable")
-        positions = positions[_during(dataset.time.values[positions], time)]
-        dataset = dataset.isel(time=positions)
-    elif time is not None:
-        raise ConfigError(f"product {product!r} has no time; open it without time=")
-    for name, variable in dataset.variables.items():
-        if variable.dims == ("time",) and name != "time":
-            dataset = dataset.set_coords(name)
-    if bands is not None:
-        view = _View(reader, product, found, resolution_m, window, positions)
-        dataset = _select_bands(dataset, resolve_bands(bands), view)
-    return _decode(dataset) if decode else dataset
+    dataset = _cut(dataset, window, lattice_of(zone), resolution_m)
+    along_time = [n for n, v in dataset.data_vars.items() if v.dims == ("time",)]
+    return dataset.set_coords(along_time)
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What of a product a dataset shows."""
+def to_geometry(aoi: Sequence[float] | BaseGeometry | None) -> BaseGeometry | None:
+    """Bring an ``aoi`` of a Python call to a geometry within -180..180.
 
-    reader: CubeReader
-    product: str
-    zone: Zone
-    resolution_m: int
-    window: PixelWindow
-    positions: np.ndarray | None
-
-
-def _geometry(aoi: Sequence[float] | BaseGeometry | None) -> BaseGeometry | None:
-    if aoi is None or hasattr(aoi, "geom_type"):
-        return aoi
+    Raises:
+        ConfigError: It is neither a geometry nor [west, south, east, north].
+    """
+    if aoi is None:
+        return None
+    if hasattr(aoi, "geom_type"):
+        return split_antimeridian(aoi)
     values = [float(value) for value in aoi]
     if len(values) != 4 or values[1] >= values[3]:
         raise ConfigError(
@@ -129,8 +154,12 @@ def _geometry(aoi: Sequence[float] | BaseGeometry | None) -> BaseGeometry | None
     return box_lonlat(*values)
 
 
-def _during(times: np.ndarray, days: str | None) -> np.ndarray:
-    """True on the wanted days."""
+def during(times: np.ndarray, days: str | None, what: str = "the product") -> np.ndarray:
+    """True on the wanted days.
+
+    Raises:
+        ConfigError: None of the times lies in them.
+    """
     if days is None:
         return np.ones(len(times), bool)
     wanted = DateRange.parse(days)
@@ -138,7 +167,7 @@ def _during(times: np.ndarray, days: str | None) -> np.ndarray:
     keep = (times >= low) & (times < high)
     if len(times) and not keep.any():
         first, last = (str(t.astype("datetime64[D]")) for t in (times.min(), times.max()))
-        raise ConfigError(f"nothing in {days}; the product reaches from {first} to {last}")
+        raise ConfigError(f"nothing in {days}; {what} reaches from {first} to {last}")
     return np.asarray(keep)
 
 
@@ -176,8 +205,7 @@ def _window(
         for pick, side in zip((min, min, max, max), zip(*edges, strict=True), strict=True)
     )
     if geometry is not None:
-        bounds = _bounds_in_zone(geometry, zone)
-        box = lattice_of(zone).box(bounds, resolution_m)
+        box = pixels_around(geometry, zone, resolution_m)
         top, left = max(top, box[0]), max(left, box[1])
         bottom, right = min(bottom, box[2]), min(right, box[3])
         if top >= bottom or left >= right:
@@ -189,15 +217,20 @@ def _window(
     return PixelWindow(top, left, bottom - top, right - left)
 
 
-def _bounds_in_zone(geometry: BaseGeometry, zone: Zone) -> tuple[float, float, float, float]:
-    """(x min, y min, x max, y max) in the CRS of the zone."""
+def pixels_around(
+    geometry: BaseGeometry, zone: Zone, resolution_m: int
+) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) of the pixels of a zone around a geometry in lon/lat."""
     import shapely
 
     project = from_lonlat(lattice_of(zone).epsg).transform
-    dense = shapely.segmentize(geometry, 0.01)
-    moved = shapely.transform(dense, lambda xy: np.stack(project(*xy.T), axis=1))
-    x0, y0, x1, y1 = shapely.bounds(moved)
-    return float(x0), float(y0), float(x1), float(y1)
+    x, y = project(*shapely.get_coordinates(shapely.segmentize(geometry, 0.01)).T)
+    there = np.isfinite(x) & np.isfinite(y)  # not on the other side of the earth
+    if not there.any():
+        return 0, 0, 0, 0
+    x, y = x[there], y[there]
+    bounds = float(x.min()), float(y.min()), float(x.max()), float(y.max())
+    return lattice_of(zone).box(bounds, resolution_m)
 
 
 def _cut(
@@ -215,20 +248,61 @@ def _cut(
     return cut
 
 
-def _decode(dataset: xr.Dataset) -> xr.Dataset:
+def decode_integers(dataset: xr.Dataset) -> xr.Dataset:
     """Decode lazily; a float32 scale keeps the result float32 (CF takes the type of the scale)."""
     import xarray as xr
 
+    dataset = dataset.copy()
     for variable in dataset.data_vars.values():
         if "scale_factor" in variable.attrs:
             variable.attrs["scale_factor"] = np.float32(variable.attrs["scale_factor"])
     return xr.decode_cf(dataset, decode_times=False, decode_coords=False)
 
 
-def _select_bands(dataset: xr.Dataset, bands: Sequence[str], view: _View) -> xr.Dataset:
+def _repeat_layers(dataset: xr.Dataset, reader: CubeReader, view: BandsView) -> xr.Dataset:
+    """Add the layers that scenes have at the coarsest level only, repeated when they are read."""
+    coarse = lattice_of(view.zone).coarse
+    if coarse == view.resolution_m or coarse not in reader.resolutions(view.product, view.zone):
+        return dataset
+    group = reader.root[group_path(view.product, view.zone, coarse)]
+    layers = {n: dict(group[n].attrs) for n in COARSE_LAYERS if n in group}
+    return add_layers(dataset, view, layers, coarse)
+
+
+def add_layers(
+    dataset: xr.Dataset, view: BandsView, layers: Mapping[str, dict[str, Any]], level: int
+) -> xr.Dataset:
+    """Add arrays of dims (time, y, x) that are read when they are used.
+
+    Args:
+        dataset: Shows the same window.
+        view: What it shows.
+        layers: Names and attributes.
+        level: Where they are stored; coarser than the view's, they are repeated.
+    """
+    import xarray as xr
+    from xarray.core.indexing import LazilyIndexedArray
+
+    from eoray.cube.lazy import LazyLayer
+
+    return dataset.assign(
+        {
+            name: xr.Variable(
+                ("time", "y", "x"),
+                LazilyIndexedArray(LazyLayer(view, name, level)),
+                {key: value for key, value in attrs.items() if key != "coordinates"},
+            )
+            for name, attrs in layers.items()
+        }
+    )
+
+
+def _select_bands(
+    dataset: xr.Dataset, bands: tuple[str, ...], reader: CubeReader, view: BandsView
+) -> xr.Dataset:
     """Keep bands, resampling those of the other native pixel when they are read."""
     stored = [str(b) for b in dataset.band.values]
-    known = view.reader.bands(view.product, view.zone)
+    known = reader.bands(view.product, view.zone)
     missing = [b for b in bands if b not in known]
     if missing:
         raise ConfigError(
@@ -236,40 +310,42 @@ def _select_bands(dataset: xr.Dataset, bands: Sequence[str], view: _View) -> xr.
             f"holds {', '.join(known)}"
         )
     if set(bands) <= set(stored):
-        return dataset.sel(band=list(bands))
-    return _join_resolutions(dataset, bands, view)
+        chosen = dataset.sel(band=list(bands))
+        chosen.reflectance.attrs.update(_wavelengths(bands, chosen.reflectance.attrs))
+        return chosen
+    coordinates = _band_coordinates(dataset, bands, reader, view)
+    return show_bands(dataset, replace(view, bands=bands)).assign_coords(coordinates)
 
 
-def _join_resolutions(dataset: xr.Dataset, bands: Sequence[str], view: _View) -> xr.Dataset:
+def show_bands(dataset: xr.Dataset, view: BandsView) -> xr.Dataset:
+    """Put the bands of a view, which are read when they are used, in place of those stored."""
     import xarray as xr
     from xarray.core.indexing import LazilyIndexedArray
 
-    from eoray.cube.lazy import BandsView, LazyBands
+    from eoray.cube.lazy import LazyBands
 
-    positions = () if view.positions is None else tuple(int(i) for i in view.positions)
-    lazy = LazyBands(
-        BandsView(
-            view.reader,
-            view.product,
-            view.zone,
-            tuple(bands),
-            view.resolution_m,
-            positions,
-            view.window,
-        )
-    )
-    plain = dataset.drop_dims("band")
     old = dataset.reflectance
-    data = xr.Variable(old.dims, LazilyIndexedArray(lazy), old.attrs, old.encoding)
-    joined = plain.assign(reflectance=data)
-    return joined.assign_coords(band=list(bands), **_band_coordinates(dataset, bands, view))
+    attrs = {**old.attrs, **_wavelengths(view.bands, old.attrs)}
+    data = xr.Variable(old.dims, LazilyIndexedArray(LazyBands(view)), attrs, old.encoding)
+    names = np.array(view.bands, dtype=dataset.band.dtype)
+    shown = dataset.drop_dims("band").assign(reflectance=data)
+    shown = shown.assign_coords(band=("band", names, dataset.band.attrs))
+    return shown[["reflectance", *(name for name in shown.data_vars if name != "reflectance")]]
 
 
-def _band_coordinates(dataset: xr.Dataset, bands: Sequence[str], view: _View) -> dict[str, Any]:
+def _wavelengths(bands: Sequence[str], attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """The attribute that follows the bands, where reflectance has it."""
+    named = "wavelength_um" in attrs
+    return {"wavelength_um": [WAVELENGTHS_UM[b] for b in bands]} if named else {}
+
+
+def _band_coordinates(
+    dataset: xr.Dataset, bands: Sequence[str], reader: CubeReader, view: BandsView
+) -> dict[str, Any]:
     """Coordinates along band, from the groups of both native pixels."""
     named: dict[str, dict[str, Any]] = {}
-    for resolution_m in view.reader.resolutions(view.product, view.zone):
-        group = view.reader.root[group_path(view.product, view.zone, resolution_m)]
+    for resolution_m in reader.resolutions(view.product, view.zone):
+        group = reader.root[group_path(view.product, view.zone, resolution_m)]
         ids = [str(b) for b in group["band"][:]] if "band" in group else []
         for name, array in group.arrays():
             if array.metadata.dimension_names == ("band",) and name != "band":

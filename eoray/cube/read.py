@@ -15,7 +15,7 @@ from eoray.cube.layout import ZarrArray, ZarrGroup, group_path, zone_path, zones
 from eoray.cube.ledger import Ledger
 from eoray.errors import ConfigError, StoreError
 from eoray.grid import PixelWindow, Tile, Zone, lattice_of
-from eoray.sentinel2 import FILL, UNUSABLE, native_resolution_m
+from eoray.sentinel2 import UNUSABLE
 
 __all__ = ["CubeReader", "CubeSource", "PixelWindow", "TimeTable", "open_reader"]
 
@@ -85,6 +85,11 @@ class CubeReader:
         self._listed: dict[tuple[str, Zone, int], list[tuple[str, ZarrArray]]] = {}
         self._arrays: dict[str, ZarrArray] = {}
         self._ledgers: dict[tuple[str, Zone], Ledger] = {}
+
+    @property
+    def token(self) -> tuple[str, ...]:
+        """What is read, in a few words: dask names arrays by it."""
+        return self.source.url, self.snapshot
 
     @cached_property
     def root(self) -> ZarrGroup:
@@ -219,13 +224,9 @@ class CubeReader:
         Raises:
             ConfigError: The product lacks a band.
         """
-        out = np.full((len(index), len(bands), window.height, window.width), FILL, "i2")
-        lattice = lattice_of(zone)
-        for native in lattice.levels:
-            wanted = [b for b in bands if lattice.level(native_resolution_m(b)) == native]
-            if not wanted:
-                continue
-            stored = self.bands(product, zone, native)
+
+        def read(wanted: Sequence[str], window: PixelWindow, level: int) -> np.ndarray:
+            stored = self.bands(product, zone, level)
             missing = [b for b in wanted if b not in stored]
             if missing:
                 raise ConfigError(
@@ -233,13 +234,11 @@ class CubeReader:
                     f"{', '.join(self.bands(product, zone))}; add it to cube.bands and run the "
                     "cube stage again in a new store"
                 )
-            source_window = resample.source_window(window, resolution_m, native)
-            values = self.read(
-                product, zone, window=source_window, resolution_m=native, index=index
-            )[:, [stored.index(b) for b in wanted]]
-            values = resample.to_lattice(values, source_window, native, window, resolution_m)
-            out[:, [bands.index(b) for b in wanted]] = values
-        return out
+            values = self.read(product, zone, window=window, resolution_m=level, index=index)
+            return values[:, [stored.index(b) for b in wanted]]
+
+        lattice = lattice_of(zone)
+        return resample.join_levels(read, bands, len(index), window, resolution_m, lattice)
 
     def read_clear(
         self,

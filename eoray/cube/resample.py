@@ -6,11 +6,13 @@ A 20 m centre lies on a corner of the 10 m lattice, so each 10 m pixel mixes its
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numba as nb
 import numpy as np
 
-from eoray.grid import PixelWindow
-from eoray.sentinel2 import FILL
+from eoray.grid import Lattice, PixelWindow
+from eoray.sentinel2 import FILL, native_resolution_m
 
 RULE = "20to10-bilinear-valid-weighted/10to20-mean3"
 """Name of the rule in model packages and product attributes."""
@@ -54,6 +56,38 @@ def to_lattice(
     if native_m < resolution_m:
         return mean_2x2(values)
     return _bilinear(values, source, window)
+
+
+def join_levels(
+    read: Callable[[Sequence[str], PixelWindow, int], np.ndarray],
+    bands: Sequence[str],
+    n_times: int,
+    window: PixelWindow,
+    resolution_m: int,
+    lattice: Lattice,
+) -> np.ndarray:
+    """Read bands of any native pixel and bring them to one.
+
+    Args:
+        read: Gives bands that are stored at one level, over a window of it: (bands, window, level)
+            to dims (time, band, y, x).
+        bands: Band ids, in the order wanted.
+        n_times: Length of the time axis.
+        window: Pixels of ``resolution_m``; even offsets and sizes are not required.
+        resolution_m: The pixel of the answer.
+        lattice: Whose pixels they are.
+
+    Returns:
+        Dims (time, band, y, x), int16, fill -32768.
+    """
+    out = np.full((n_times, len(bands), window.height, window.width), FILL, "i2")
+    for native in lattice.levels:
+        wanted = [b for b in bands if lattice.level(native_resolution_m(b)) == native]
+        if wanted:
+            source = source_window(window, resolution_m, native)
+            values = to_lattice(read(wanted, source, native), source, native, window, resolution_m)
+            out[:, [bands.index(b) for b in wanted]] = values
+    return out
 
 
 def mean_2x2(values: np.ndarray) -> np.ndarray:

@@ -156,7 +156,7 @@ class SceneWorker:
             retries=self.retries,
             seconds=self.seconds,
         )
-        parts = list(_parts(row))
+        parts = list(parts_of(row))
         memory = BlockMemory(reach=len({part.col for part, _ in parts}))
         for part, tiles in parts:
             yield from self._part(row, part, tiles, options, memory)
@@ -189,10 +189,10 @@ class SceneWorker:
 
 def row_parts(row: SceneRow) -> list[Block]:
     """What a row is read in, one after the other."""
-    return [part for part, _ in _parts(row)]
+    return [part for part, _ in parts_of(row)]
 
 
-def _parts(row: SceneRow) -> Iterator[tuple[Block, dict[Tile, str]]]:
+def parts_of(row: SceneRow) -> Iterator[tuple[Block, dict[Tile, str]]]:
     """Neighbours along the rows of a block, north to south, with the sources of their tiles."""
     sources = dict(zip(row.tiles, row.sources, strict=True))
     block = row.block

@@ -11,6 +11,7 @@ A user's grid (``config.grids``) is one lattice of any CRS; it stands wherever a
 all its pixels are its own.
 """
 
+from eoray.grid.antimeridian import split_antimeridian
 from eoray.grid.area import owner_mask, pixel_area_m2
 from eoray.grid.lattice import (
     COARSE_TILE_M,
@@ -76,6 +77,7 @@ __all__ = [
     "owner_mask",
     "pixel_area_m2",
     "relabel_south",
+    "split_antimeridian",
     "tiles_of_geometry",
     "to_lonlat",
     "zone_boxes",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eoray.errors import ConfigError
+from eoray.grid.antimeridian import split_antimeridian
 from eoray.grid.lattice import Lattice, Zone, from_lonlat, lattice_of, zone_of_epsg
 from eoray.grid.tile import Tile
 
@@ -71,7 +72,7 @@ def tiles_of_geometry(geometry: BaseGeometry, grid: Lattice | None = None) -> li
     """List the tiles that hold the owned pixels of a place.
 
     Args:
-        geometry: Lon/lat in degrees (EPSG:4326), split at the antimeridian.
+        geometry: Lon/lat in degrees (EPSG:4326); longitudes may run beyond 180 on either side.
         grid: The user's grid; None for the world grid.
 
     Returns:
@@ -84,6 +85,7 @@ def tiles_of_geometry(geometry: BaseGeometry, grid: Lattice | None = None) -> li
 
     if geometry.is_empty:
         raise ConfigError("aoi is empty; give a polygon, [west, south, east, north] or tile ids")
+    geometry = split_antimeridian(geometry)
     if grid is not None:
         return _tiles_in_grid(grid, geometry)
     west, south, east, north = geometry.bounds

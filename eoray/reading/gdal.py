@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
@@ -69,6 +70,14 @@ def _enter_gdal() -> None:
     rasterio.Env(**_OPTIONS).__enter__()
 
 
+def gdal_place(href: str, patience: Patience | None = None) -> tuple[str, dict[str, str]]:
+    """What GDAL calls a file, with the right to read it, and the options that it needs."""
+    if href.startswith("s3://"):
+        # /vsis3/: rasterio would bring boto3's session in
+        return f"/vsis3/{href.removeprefix('s3://')}", gdal_options(href)
+    return _signed(href, patience), {}
+
+
 class GdalFile:
     """An open file; a context manager."""
 
@@ -86,12 +95,10 @@ class GdalFile:
         import rasterio
 
         READS.add(ReadUsage(gdal_files=1))
-        if href.startswith("s3://"):
-            # options are kept by the handle; /vsis3/: rasterio would bring boto3's session in
-            with rasterio.Env(**gdal_options(href)):
-                self.dataset: DatasetReader = rasterio.open(f"/vsis3/{href.removeprefix('s3://')}")
-        else:
-            self.dataset = rasterio.open(_signed(href, patience))
+        place, options = gdal_place(href, patience)
+        # options are kept by the handle
+        with rasterio.Env(**options) if options else nullcontext():
+            self.dataset: DatasetReader = rasterio.open(place)
 
     def __enter__(self) -> Self:
         """Give the open file."""

@@ -20,6 +20,7 @@ from eoray.reading.gdal import io_pool
 from eoray.reading.harmonise import Share, place_band
 from eoray.reading.warp import transformer
 from eoray.reading.window import (
+    Engine,
     asset_resolution_m,
     check_congruent,
     is_congruent,
@@ -48,6 +49,10 @@ class ReadOptions:
     retries: int = 2
     seconds: float = 120.0
     """Of one read of a file; no further attempt begins later."""
+    read: tuple[str, ...] | None = None
+    """Those of ``bands`` whose files are read, and that quality speaks of; None: all."""
+    engine: Engine | None = None
+    """Opens the files in place of our own reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ def read_mosaic(
     block: Block,
     options: ReadOptions,
     memory: BlockMemory | None = None,
+    window: PixelWindow | None = None,
 ) -> Mosaic:
     """Read all granules of a datatake over a block, each internal block of a COG once.
 
@@ -97,6 +103,8 @@ def read_mosaic(
         block: Tiles of one zone.
         options: Bands, halo, warping, error handling.
         memory: Keeps decoded tiles of the files for the strip below this one.
+        window: Pixels of SCL within the block: bands are read there only. What a pixel holds does
+            not depend on it.
 
     Returns:
         Reflectance, quality and SCL; failed reads are fill with the ``FAILED_READ`` bit.
@@ -108,15 +116,19 @@ def read_mosaic(
     choice = _choose(scenes, block, options, memory)
     halo = options.halo_px
     core = np.ascontiguousarray(_core(choice.index, halo))
-    mosaic = _empty(choice, core, options.bands)
+    bits = _known_bits(choice, core, options.bands)
     failed = [
         _failure(choice, lost.number, lost.error, lost.where(choice)) for lost in choice.unread
     ]
+    if window is not None:
+        inside = _narrow(choice, halo, window)
+        core, bits = np.ascontiguousarray(core[inside]), bits[inside]
+    mosaic = _layers(bits, options.bands, block.lattice)
     jobs = [
         (number, band)
         for number in range(len(choice.scenes))
         if (core == number).any()
-        for band in options.bands
+        for band in (options.bands if options.read is None else options.read)
     ]
     results = io_pool().map(_reader(choice, core, options), jobs)
     for (number, band), result in zip(jobs, results, strict=True):
@@ -231,6 +243,21 @@ def _choose(
     return choice
 
 
+def _narrow(choice: _Choice, halo: int, window: PixelWindow) -> tuple[slice, slice]:
+    """Cut the frame to a window; rows and columns of what is left, in the frame before."""
+    frame = choice.frame
+    rows = _overlap(window.row_off, window.height, frame.row_off, frame.height)
+    cols = _overlap(window.col_off, window.width, frame.col_off, frame.width)
+    choice.frame = PixelWindow(
+        frame.row_off + rows.start,
+        frame.col_off + cols.start,
+        rows.stop - rows.start,
+        cols.stop - cols.start,
+    )
+    choice.scl = choice.scl[rows.start : rows.stop + 2 * halo, cols.start : cols.stop + 2 * halo]
+    return rows, cols
+
+
 def _frame(scenes: Sequence[Scene], block: Block) -> PixelWindow:
     """Part of a block that files can reach, grown to whole inner chunks; the rest stays fill."""
     whole = block.window(block.lattice.coarse)
@@ -286,6 +313,7 @@ def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOpti
                 retries=options.retries,
                 seconds=options.seconds,
                 memory=choice.memory,
+                engine=options.engine,
             )
             .result()
         )
@@ -381,8 +409,8 @@ class _Layers:
     quality: dict[int, np.ndarray]
 
 
-def _empty(choice: _Choice, core: np.ndarray, bands: Sequence[str]) -> _Layers:
-    """Fill, with the bits that are known before any band is read."""
+def _known_bits(choice: _Choice, core: np.ndarray, bands: Sequence[str]) -> np.ndarray:
+    """Quality that is known before any band is read, dims (y, x) of the frame in pixels of SCL."""
     halo = (choice.index.shape[0] - core.shape[0]) // 2
     bits = np.zeros(core.shape, np.uint8)
     bits[_core(choice.edge, halo)] |= np.uint8(Quality.GRANULE_EDGE)
@@ -396,8 +424,12 @@ def _empty(choice: _Choice, core: np.ndarray, bands: Sequence[str]) -> _Layers:
             bits[here] |= np.uint8(Quality.CLIPPED_AT_SOURCE)
     for unread in choice.unread:
         bits[unread.where(choice)] |= np.uint8(Quality.FAILED_READ)
+    return bits
+
+
+def _layers(bits: np.ndarray, bands: Sequence[str], lattice: Lattice) -> _Layers:
+    """Fill, with the bits that are known before any band is read."""
     layers = _Layers({}, {})
-    lattice = choice.block.lattice
     for resolution_m in lattice.levels:
         n_bands = len(_bands_at(bands, resolution_m, lattice))
         plane = _upsample(bits, lattice.coarse // resolution_m)
@@ -467,7 +499,8 @@ def _tile_slices(block: Block, frame: PixelWindow) -> Iterable[tuple[Tile, slice
 
 
 def _overlap(start: int, length: int, origin: int, extent: int) -> slice:
-    return slice(max(0, start - origin), min(extent, start + length - origin))
+    first = min(extent, max(0, start - origin))
+    return slice(first, max(first, min(extent, start + length - origin)))
 
 
 def _reader(
@@ -497,6 +530,7 @@ def _reader(
                 retries=options.retries,
                 seconds=options.seconds,
                 memory=choice.memory,
+                engine=options.engine,
             )
         except ReadError as error:
             if options.raise_errors:

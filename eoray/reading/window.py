@@ -6,12 +6,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from eoray.errors import GridError, ReadError
-from eoray.grid import PixelWindow, Zone, lattice_of, relabel_south
+from eoray.grid import Affine6, PixelWindow, Zone, lattice_of, relabel_south
 from eoray.log import get_logger
 from eoray.masking import mask
 from eoray.reading.cog import BlockMemory, CogFile, forget_header
@@ -68,6 +68,33 @@ def check_congruent(
     )
 
 
+class PixelFile(Protocol):
+    """An open file: what its header says, and its pixels."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+
+    @property
+    def transform(self) -> Affine6:
+        """Affine a, b, c, d, e, f of the file."""
+
+    @property
+    def epsg(self) -> int | None:
+        """Code of a projected CRS; None for others."""
+
+    def read(self, rows: slice, cols: slice) -> np.ndarray:
+        """Pixels within the file, dims (y, x)."""
+
+
+type Engine = Callable[[BandAsset], PixelFile]
+"""Opens a file in place of our own reader. Opening and reading raise OSError where they fail."""
+
+
 def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
     scene: Scene,
     asset: BandAsset,
@@ -78,6 +105,7 @@ def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
     retries: int = 2,
     seconds: float = 120.0,
     memory: BlockMemory | None = None,
+    engine: Engine | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> np.ndarray:
     """Read stored integers of an asset over a window.
@@ -91,6 +119,7 @@ def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
         retries: Further attempts after a failed one.
         seconds: No attempt begins later than this after the first.
         memory: Keeps decoded tiles for the strip below.
+        engine: Opens the file in place of our own reader, which alone uses ``memory``.
         wait: Called with seconds between attempts.
 
     Returns:
@@ -109,7 +138,7 @@ def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
     for provider, file in places:
         patience = Patience(retries, seconds, Pace(sleep=wait))
         try:
-            values = _persist(method, file, zone, window, resolution_m, memory, patience)
+            values = _persist(method, file, zone, window, resolution_m, memory, engine, patience)
         except _GaveUpError as gave_up:
             error = gave_up.__cause__ or gave_up
             failures.append((provider, error))
@@ -165,19 +194,20 @@ class _GaveUpError(Exception):
         self.attempts = attempts
 
 
-def _persist(
+def _persist(  # noqa: PLR0913 - as read_asset
     method: _Method,
     asset: BandAsset,
     zone: Zone,
     window: PixelWindow,
     resolution_m: int,
     memory: BlockMemory | None,
+    engine: Engine | None,
     patience: Patience,
 ) -> np.ndarray:
     """Read a file, again if what came was broken; requests have attempts of their own."""
     for attempt in range(patience.retries + 1):
         try:
-            return _read(method, asset, zone, window, resolution_m, memory, patience)
+            return _read(method, asset, zone, window, resolution_m, memory, engine, patience)
         except _read_errors() as error:
             forget_header(asset.href)  # of a file that may be another one next time
             pause_s = 0.2 * 4**attempt
@@ -205,19 +235,22 @@ def file_offset(
     return row, col
 
 
-_Method = Callable[["BandAsset", CogFile | GdalFile, Zone, PixelWindow, int], np.ndarray]
+type _Method = Callable[[BandAsset, PixelFile, Zone, PixelWindow, int], np.ndarray]
 
 
-def _read(
+def _read(  # noqa: PLR0913 - as read_asset
     method: _Method,
     asset: BandAsset,
     zone: Zone,
     window: PixelWindow,
     resolution_m: int,
     memory: BlockMemory | None,
+    engine: Engine | None,
     patience: Patience,
 ) -> np.ndarray:
-    """Read by our own reader, or by GDAL where that one does not know the file."""
+    """Read by an engine, or by our own reader, or by GDAL where that one does not know the file."""
+    if engine is not None:
+        return method(asset, engine(asset), zone, window, resolution_m)
     if not asset.href.lower().endswith(".jp2"):
         try:
             file = CogFile(asset.href, memory, patience)
@@ -230,7 +263,7 @@ def _read(
 
 def _copy(
     asset: BandAsset,
-    file: CogFile | GdalFile,
+    file: PixelFile,
     zone: Zone,
     window: PixelWindow,
     resolution_m: int,
@@ -250,7 +283,7 @@ def _copy(
 
 def _warp(
     asset: BandAsset,
-    file: CogFile | GdalFile,
+    file: PixelFile,
     zone: Zone,
     window: PixelWindow,
     resolution_m: int,
@@ -269,7 +302,7 @@ def _warp(
     )
 
 
-def _check_header(file: CogFile | GdalFile, asset: BandAsset, zone: Zone) -> None:
+def _check_header(file: PixelFile, asset: BandAsset, zone: Zone) -> None:
     """A header that contradicts the item would shift every pixel silently."""
     if file.shape != tuple(asset.shape):
         raise MismatchError(f"the file has shape {file.shape}, its item says {tuple(asset.shape)}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from eoray import storage
 from eoray.config import resolve_path
 from eoray.errors import ConfigError, EorayError
-from eoray.grid import Lattice, Tile, box_lonlat, tiles_of_geometry
+from eoray.grid import Lattice, Tile, box_lonlat, split_antimeridian, tiles_of_geometry
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -89,7 +89,7 @@ def _read(path: str) -> BaseGeometry:
         raise ConfigError(f"aoi file {path!r} holds no geometry; draw a polygon in it")
     if frame.crs is None:
         raise ConfigError(f"aoi file {path!r} names no CRS; save it with one")
-    return shapely.union_all(shapes.to_crs(4326).values)
+    return split_antimeridian(shapely.union_all(shapes.to_crs(4326).values))
 
 
 def _outline(tiles: Sequence[Tile]) -> BaseGeometry:
