@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from eoray.cli.options import AsJson, Debug, Overrides, RunFile, Stages
 from eoray.cli.outcome import Result, run_verb
 
@@ -11,6 +15,18 @@ def plan(
     overrides: Overrides = None,
     *,
     stage: Stages = None,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit", help="Ask the catalogue, without the run's filters, for missing passes."
+        ),
+    ] = False,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also", metavar="COLLECTION", help="A further collection to ask; repeat it."
+        ),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -20,7 +36,7 @@ def plan(
     def action() -> Result:
         from eoray.run import load_run
 
-        report = load_run(run_file, overrides or []).plan(stage)
+        report = load_run(run_file, overrides or []).plan(stage, audit=audit, also=also or [])
         told.append(report.text())
         return report.to_dict()
 

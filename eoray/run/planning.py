@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from eoray import storage
@@ -19,6 +20,7 @@ from eoray.timeline import DateRange
 if TYPE_CHECKING:
     import pystac
 
+    from eoray.catalog.audit import Audit
     from eoray.catalog.lineage import LineageReport
     from eoray.catalog.scene import Resolution, Scene
     from eoray.config import MaskSection, RunConfig
@@ -35,6 +37,8 @@ class CubePlan:
     """SHA-256 of the frozen items."""
     resolution: Resolution
     lineage: LineageReport
+    audit: Audit
+    """Passes that the catalogue lacks."""
     recipe: CubeRecipe
     entries: dict[Zone, list[TimeEntry]]
     rows: list[SceneRow]
@@ -57,6 +61,7 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
         CatalogError: No scenes, or items that cannot be used.
         GridError: Files that would have to be resampled.
     """
+    from eoray.catalog.audit import audit_scenes
     from eoray.catalog.lineage import describe_lineage
     from eoray.catalog.scene import resolve_scenes
     from eoray.catalog.snapshot import hash_items, write_snapshot
@@ -91,10 +96,64 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
         aoi=aoi,
         items_hash=items_hash,
         resolution=resolution,
-        lineage=describe_lineage(resolution.scenes, start=start, end=end),
+        lineage=describe_lineage(resolution.scenes),
+        audit=audit_scenes(
+            resolution.scenes,
+            aoi.tiles,
+            start=start,
+            end=min(end, datetime.now(UTC)),  # passes to come are not missing
+            aoi=aoi.geometry,
+        ),
         recipe=cube_recipe(config, bands),
         entries=entries,
         rows=rows,
+    )
+
+
+def audit_elsewhere(run: Run, plan: CubePlan, also: Sequence[str] = ()) -> tuple[Audit, list[str]]:
+    """Ask the catalogue again for the passes that a plan lacks, without the run's filters.
+
+    Its own collection is asked first, then the others in which the provider keeps Sentinel-2.
+
+    Args:
+        run: The run file.
+        plan: Its plan.
+        also: Further collections of the same catalogue.
+
+    Returns:
+        The audit with ``found_in`` of every gap, and lines on what was asked.
+    """
+    from eoray.catalog.audit import ask_elsewhere
+    from eoray.catalog.providers import sibling_collections
+
+    source = run.config.source
+    siblings = sibling_collections(source.catalog, source.collection)
+    words = {
+        source.collection: "left out by the run's own filters or lineage",
+        **{name: f"in collection {name}" for name in (*siblings, *also)},
+    }
+    found: dict[str, list[pystac.Item]] = {}
+    lines = []
+    for collection, what in words.items():
+        try:
+            found[what] = _search(run, plan.aoi, collection)
+            lines.append(f"asked     {collection}, unfiltered: {len(found[what])} items")
+        except CatalogError as error:
+            lines.append(f"asked     {collection}, unfiltered: {error}")
+    return ask_elsewhere(plan.audit, found), lines
+
+
+def _search(run: Run, aoi: Aoi, collection: str) -> list[pystac.Item]:
+    """What a collection lists of the run's place and time, whatever its quality."""
+    from eoray.catalog.search import search_items
+
+    start, end = run.config.days.bounds
+    return search_items(
+        run.resolve(run.config.source.catalog),
+        aoi=aoi.geometry,
+        start=start,
+        end=end,
+        collection=collection,
     )
 
 

@@ -122,6 +122,7 @@ def _record_plan(context: StageContext, plan: CubePlan) -> None:
             "bytes": size,
             "items_hash": plan.items_hash,
             "lineage": plan.lineage.to_dict(),
+            "audit": plan.audit.summary(),
             "skipped": [
                 {"item": one.item_id, "reason": one.reason} for one in plan.resolution.skipped
             ],
