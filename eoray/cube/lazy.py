@@ -10,6 +10,7 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from eoray.cube.nbar import Views, to_nadir
 from eoray.cube.read import CubeReader
 from eoray.grid import PixelWindow, Zone
 
@@ -26,6 +27,8 @@ class BandsView:
     positions: tuple[int, ...]
     """On the stored time axis, in the order of the array's."""
     window: PixelWindow
+    views: Views | None = None
+    """One per position, where reflectance is taken to the nadir view."""
 
 
 class LazyBands(BackendArray):
@@ -53,14 +56,15 @@ class LazyBands(BackendArray):
         shape = tuple(len(part) for part in (times, bands, rows, cols))
         values = np.empty(shape, np.int16)
         if values.size:
-            read = view.reader.read_bands(
-                view.product,
-                view.zone,
-                bands=[view.bands[i] for i in bands],
-                window=_enclosing(rows, cols, view.window),
-                resolution_m=view.resolution_m,
-                index=[view.positions[i] for i in times],
-            )
+            where: dict[str, Any] = {
+                "bands": [view.bands[i] for i in bands],
+                "window": _enclosing(rows, cols, view.window),
+                "resolution_m": view.resolution_m,
+            }
+            index = [view.positions[i] for i in times]
+            read = view.reader.read_bands(view.product, view.zone, index=index, **where)
+            if view.views is not None:
+                to_nadir(read, view.views.only(times), zone=view.zone, **where)
             values = read[..., _within(rows), :][..., _within(cols)]
         single = tuple(0 if isinstance(k, int) else slice(None) for k in key)
         return values[single]

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from shapely.geometry.base import BaseGeometry
 
+    from eoray.cube.nbar import Views
+
 
 def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection has a name
     url: str,
@@ -39,6 +41,7 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
     time: str | None = None,
     bands: Sequence[str] | None = None,
     decode: bool = False,
+    nbar: bool = False,
     snapshot: str | None = None,
 ) -> xr.Dataset:
     """Open a cube lazily.
@@ -56,6 +59,7 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
             are resampled when they are read: 20 to 10 m bilinear over valid pixels, 10 to 20 m
             the mean of at least three.
         decode: Turn stored integers into float32 reflectance with NaN.
+        nbar: Take reflectance of ``s2`` to the nadir view when it is read (c-factor).
         snapshot: An earlier state of the store.
 
     Returns:
@@ -66,8 +70,8 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
 
     Raises:
         StoreError: No such cube, product or resolution.
-        ConfigError: Several zones and none named, a band that is not stored, or an ``aoi`` or
-            ``time`` that holds nothing of the product.
+        ConfigError: Several zones and none named, a band that is not stored, an ``aoi`` or
+            ``time`` that holds nothing of the product, or ``nbar`` where it is not known how.
     """
     import xarray as xr
 
@@ -100,8 +104,10 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
     for name, variable in dataset.variables.items():
         if variable.dims == ("time",) and name != "time":
             dataset = dataset.set_coords(name)
-    if bands is not None:
-        view = _View(reader, product, found, resolution_m, window, positions)
+    view = _View(reader, product, found, resolution_m, window, positions)
+    if nbar:
+        dataset = _to_nadir(dataset, bands, view)
+    elif bands is not None:
         dataset = _select_bands(dataset, resolve_bands(bands), view)
     return _decode(dataset) if decode else dataset
 
@@ -240,7 +246,29 @@ def _select_bands(dataset: xr.Dataset, bands: Sequence[str], view: _View) -> xr.
     return _join_resolutions(dataset, bands, view)
 
 
-def _join_resolutions(dataset: xr.Dataset, bands: Sequence[str], view: _View) -> xr.Dataset:
+def _to_nadir(dataset: xr.Dataset, bands: Sequence[str] | None, view: _View) -> xr.Dataset:
+    """Show bands as seen from straight above."""
+    from eoray.cube.nbar import METHOD, check_views, read_views
+
+    if view.product != PRODUCT or view.positions is None:
+        raise ConfigError(
+            f"product {view.product!r} has no view of its own; open {PRODUCT!r} with nbar, or make "
+            "composites of it with cube.nbar: true"
+        )
+    views = read_views(view.reader, view.product, view.zone, view.positions)
+    for tile in view.reader.tiles(view.product):
+        if tile.zone == view.zone:
+            check_views(views, tile)
+    named = [str(b) for b in dataset.band.values] if bands is None else resolve_bands(bands)
+    _select_bands(dataset, named, view)  # names a band that is not stored
+    joined = _join_resolutions(dataset, named, view, views)
+    joined.reflectance.attrs["nbar"] = METHOD
+    return joined
+
+
+def _join_resolutions(
+    dataset: xr.Dataset, bands: Sequence[str], view: _View, views: Views | None = None
+) -> xr.Dataset:
     import xarray as xr
     from xarray.core.indexing import LazilyIndexedArray
 
@@ -256,6 +284,7 @@ def _join_resolutions(dataset: xr.Dataset, bands: Sequence[str], view: _View) ->
             view.resolution_m,
             positions,
             view.window,
+            views,
         )
     )
     plain = dataset.drop_dims("band")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -65,12 +65,16 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
     from eoray.catalog.lineage import describe_lineage
     from eoray.catalog.scene import resolve_scenes
     from eoray.catalog.snapshot import hash_items, write_snapshot
+    from eoray.cube.terrain import check_dem
 
     config, snapshot_url = run.config, run.paths.snapshot
     grid = config.cube.own_grid
     aoi = resolve_aoi(config.aoi, run.folder, grid)
     days = DateRange.parse(config.time)
     bands = resolve_bands(config.cube.bands)
+    terrain = (
+        None if config.cube.dem is None else check_dem(run.resolve(config.cube.dem), aoi.tiles)
+    )
     items, known_hash = _items(run, aoi, days)
     resolution = resolve_scenes(
         items,
@@ -81,6 +85,7 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
         errors="record",
         require_scl=config.cube.mask.method == "scl",
     )
+    resolution = _under_the_sun(resolution, config.cube.max_sun_zenith)
     check_grids(resolution.scenes, bands, warp=config.cube.warp, grid=grid)
     entries, rows = plan_scenes(resolution.scenes, aoi.tiles)
     if not rows:
@@ -104,10 +109,35 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
             end=min(end, datetime.now(UTC)),  # passes to come are not missing
             aoi=aoi.geometry,
         ),
-        recipe=cube_recipe(config, bands),
+        recipe=replace(cube_recipe(config, bands), terrain=terrain),
         entries=entries,
         rows=rows,
     )
+
+
+def _under_the_sun(resolution: Resolution, limit_deg: float | None) -> Resolution:
+    """Leave out scenes under a low sun; one that states no sun stays.
+
+    Raises:
+        CatalogError: None is left.
+    """
+    from eoray.catalog.scene import Skipped
+
+    if limit_deg is None:
+        return resolution
+    kept = tuple(s for s in resolution.scenes if not s.sun_zenith > limit_deg)
+    low = [
+        Skipped(s.item_id, f"its sun zenith is {s.sun_zenith:.1f}, beyond {limit_deg:g} degrees")
+        for s in resolution.scenes
+        if s.sun_zenith > limit_deg
+    ]
+    if not kept:
+        raise CatalogError(
+            f"the sun zenith of all {len(low)} scenes, such as {low[0].item_id}, lies beyond "
+            f"cube.max_sun_zenith {limit_deg:g}; choose other months, or a higher limit"
+        )
+    skipped = sorted([*resolution.skipped, *low], key=lambda one: (one.item_id, one.reason))
+    return replace(resolution, scenes=kept, skipped=tuple(skipped))
 
 
 def audit_elsewhere(run: Run, plan: CubePlan, also: Sequence[str] = ()) -> tuple[Audit, list[str]]:

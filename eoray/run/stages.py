@@ -176,4 +176,4 @@ def composite_recipe(config: RunConfig) -> Any:
     composite = config.cube.composite
     if composite.method == "none":
         return None
-    return CompositeRecipe(composite.method, composite.period, composite.min_obs)
+    return CompositeRecipe(composite.method, composite.period, composite.min_obs, config.cube.nbar)
