@@ -50,11 +50,11 @@ def main() -> None:
     head = (*_HEAD, "alarms % / year", "P 1 %")
     print_row(head)
     print_row(["---"] * len(head))
-    cases = [(case, view) for case in arguments.cases for view in arguments.views]
-    row = partial(measure, seeds=arguments.seeds, size_px=arguments.size)
+    rows = partial(measure, views=arguments.views, seeds=arguments.seeds, size_px=arguments.size)
     with ProcessPoolExecutor(arguments.workers) as pool:
-        for cells in pool.map(row, *zip(*cases, strict=True)):
-            print_row(cells)
+        for found in pool.map(rows, arguments.cases):
+            for cells in found:
+                print_row(cells)
 
 
 def as_seen(record: ArchiveRecord) -> ArchiveRecord:
@@ -140,33 +140,57 @@ class Sum:
         return 2 * self.right / max(2 * self.right + self.wrong + self.missed, 1)
 
 
-def measure(case: str, view: str, seeds: Sequence[int], size_px: int) -> list[str]:
-    """Cells of one row of the table."""
-    total, within = Sum(), Sum()
-    breaks, years = 0.0, 0.0
-    for seed in seeds:
-        options = options_of(case, seed, size_px)
-        record = look(make_archive_record(options), view)
+@dataclass(slots=True)
+class Tally:
+    """What one view of a case comes to, over seeds."""
+
+    total: Sum = field(default_factory=Sum)
+    within: Sum = field(default_factory=Sum)
+    breaks: float = 0.0
+    years: float = 0.0
+
+    def add(self, record: ArchiveRecord, quiet: ArchiveRecord) -> None:
+        """Judge a record, and the same without change."""
         found = detect(record)
         first, last = found["monitored_from"], found["monitored_to"]
-        total.add(score_breaks(found, record.truth, judged=first > 0))
+        self.total.add(score_breaks(found, record.truth, judged=first > 0))
         date = record.truth.date
         seen = (first > 0) & ((date == 0) | ((date >= first) & (date <= last)))
-        within.add(score_breaks(found, record.truth, judged=seen))
-        quiet = detect(look(make_archive_record(replace(options, change=False)), view))
-        watched = quiet["monitored_to"] - quiet["monitored_from"]
-        watched = float(watched[quiet["monitored_from"] > 0].clip(0).sum()) / 365.25
-        breaks += score_no_change(quiet)["flagged_per_year"] * watched
-        years += watched
-    sizes = [f"{np.nanmean(total.by_patch.get(name, [np.nan])):.2f}" for name in SIZES]
-    at_one = reweight_precision(total.recall, total.flagged / total.stable, prevalence=0.01)
+        self.within.add(score_breaks(found, record.truth, judged=seen))
+        still = detect(quiet)
+        watched = still["monitored_to"] - still["monitored_from"]
+        watched = float(watched[still["monitored_from"] > 0].clip(0).sum()) / 365.25
+        self.breaks += score_no_change(still)["flagged_per_year"] * watched
+        self.years += watched
+
+    def cells(self, label: str) -> list[str]:
+        """Its row of the table."""
+        total = self.total
+        sizes = [f"{np.nanmean(total.by_patch.get(name, [np.nan])):.2f}" for name in SIZES]
+        at_one = reweight_precision(total.recall, total.flagged / total.stable, prevalence=0.01)
+        scores = (total.f1, self.within.f1, total.precision, total.recall)
+        return [
+            label,
+            *(f"{v:.2f}" for v in scores),
+            *sizes,
+            f"{np.nanmedian(total.days):.0f}",
+            f"{100 * self.breaks / self.years:.2f}",
+            f"{at_one:.2f}",
+        ]
+
+
+def measure(case: str, views: Sequence[str], seeds: Sequence[int], size_px: int) -> list[list[str]]:
+    """Cells of a row of the table for each view; records are drawn once."""
+    tallies = {view: Tally() for view in views}
+    for seed in seeds:
+        options = options_of(case, seed, size_px)
+        record = make_archive_record(options)
+        quiet = make_archive_record(replace(options, change=False))
+        for view, tally in tallies.items():
+            tally.add(look(record, view), look(quiet, view))
     return [
-        case if view == "as-seen" else f"{case}, {view}",
-        *(f"{v:.2f}" for v in (total.f1, within.f1, total.precision, total.recall)),
-        *sizes,
-        f"{np.nanmedian(total.days):.0f}",
-        f"{100 * breaks / years:.2f}",
-        f"{at_one:.2f}",
+        tally.cells(case if view == "as-seen" else f"{case}, {view}")
+        for view, tally in tallies.items()
     ]
 
 
