@@ -37,8 +37,11 @@ SLOPE_DEG = 15.0
 REACH_M = 10_240.0
 """How far away land may cast a shadow: that of 3 700 m of relief under a sun 20 degrees high."""
 
+_MARGIN_PX = 512
+"""Widest margin: finer pixels of a user's grid see less far, and memory stays bounded."""
+
 _TILES_KEPT = 16
-"""Tiles of one block; 10 MB each with the margin."""
+"""Tiles of one block, 10 MB each with the margin: the next date finds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ def read_terrain(url: str, tile: Tile) -> Terrain:
 
     lattice = tile.lattice
     down, across = lattice.ground_m(tile.row, tile.col)
-    margin = math.ceil(REACH_M / down), math.ceil(REACH_M / across)
+    margin = _margin_px(down), _margin_px(across)
     inner = tile.window(lattice.coarse)
     window = PixelWindow(
         inner.row_off - margin[0],
@@ -144,6 +147,10 @@ def read_terrain(url: str, tile: Tile) -> Terrain:
     steep = slope_deg(height, (down, across)) > SLOPE_DEG
     inside = np.s_[margin[0] : margin[0] + inner.height, margin[1] : margin[1] + inner.width]
     return Terrain(height, margin, np.ascontiguousarray(steep[inside]))
+
+
+def _margin_px(ground_m: float) -> int:
+    return min(math.ceil(REACH_M / ground_m), _MARGIN_PX)
 
 
 def _warp(url: str, tile: Tile, window: PixelWindow) -> np.ndarray:
@@ -256,6 +263,11 @@ def cast_shadow(
     z = np.ascontiguousarray(height, np.float32)
     top, n_steps = float(np.nanmax(z)), int(REACH_M / step_m)
     return np.asarray(_march(z, margin[0], margin[1], walk[0], walk[1], rise_m, top, n_steps))
+
+
+def warm_up() -> None:
+    """Compile the march, or load it from numba's cache on disk."""
+    cast_shadow(np.zeros((3, 3), np.float32), (0, 0), (0.05, 0.0), 45.0)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -103,7 +103,12 @@ def test_a_composite_from_above_stands_beside_the_plain_one(winter: Path) -> Non
 def test_change_is_judged_from_above_where_several_orbits_see(winter: Path) -> None:
     reader = reader_of(winter)
     tiles = [tile for tile in reader.tiles("s2") if tile.zone == 32]
-    for said, wanted in ((False, False), ("auto", True), (True, True)):
+    wishes: tuple[tuple[Literal["auto"] | bool, bool], ...] = (
+        (False, False),
+        ("auto", True),
+        (True, True),
+    )
+    for said, wanted in wishes:
         _, rows = plan_change(reader, tiles, allow_mixed=True, nbar=said)
         assert [row.nbar for row in rows] == [wanted]
     _, (row,) = plan_change(reader, tiles, allow_mixed=True, max_sun_zenith=70.0)
@@ -155,7 +160,8 @@ def test_terrain_sets_bits_and_nothing_else(winter: Path, tmp_path: Path, write_
         for name in ARRAYS
     }
     for name in ("reflectance", "scl"):
-        np.testing.assert_array_equal(*arrays[name])
+        before, after = arrays[name]
+        np.testing.assert_array_equal(before, after)
     before, after = arrays["quality"]
     terrain = (after & int(Quality.TERRAIN)) > 0
     np.testing.assert_array_equal(after & ~np.uint8(Quality.TERRAIN), before)
