@@ -396,6 +396,17 @@ def test_the_key_is_the_same_wherever_and_however_it_runs(run_file: Path, tmp_pa
     assert here == config_key(parse_config(dump_config(load_config(run_file))))
 
 
+def test_keys_that_came_later_leave_the_names_of_earlier_runs(tmp_path: Path) -> None:
+    text = "version: 1\nname: r\naoi: [11.5, 48.1, 11.6, 48.16]\ntime: 2021-01-01/2021-12-31\n"
+    text += "task: change\n"
+    assert config_key(parse_config(text, tmp_path)) == "r-d14e0208"  # of the first version
+    others = {
+        config_key(parse_config(text, tmp_path, [setting]))
+        for setting in ("cube.nbar=true", "change.nbar=auto", "cube.dem=/d.tif")
+    }
+    assert len(others | {"r-d14e0208"}) == 4
+
+
 def test_the_key_follows_what_decides_results(run_file: Path) -> None:
     keys = {
         config_key(load_config(run_file, [override]))

@@ -8,7 +8,7 @@ product, a granule in two datastrips) are as the cube resolves them.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import rasterio
 from eoray.change.parameters import DEFAULT_BANDS
 from eoray.change.score import ChangeTruth
 from eoray.cube.mask import MaskRecipe, mask_scl
+from eoray.cube.nbar import c_factor
 from eoray.cube.resample import replicate, source_window, to_lattice
 from eoray.grid import PixelWindow
 from eoray.sentinel2 import DN_SATURATED, FILL, native_resolution_m
@@ -45,6 +46,8 @@ class ArchiveRecord:
     """int64 (time), days since 1970-01-01."""
     orbit: np.ndarray
     """int64 (time)."""
+    angles: np.ndarray
+    """float64 (time, 4): zenith and azimuth of the sun, then of the view, degrees."""
     truth: ChangeTruth
     cover: np.ndarray
     """uint8 (y, x), land cover before the change."""
@@ -71,9 +74,40 @@ def make_archive_record(options: ArchiveOptions) -> ArchiveRecord:
             clear[t] |= usable
     day = [jobs[0].taken.day.toordinal() - _EPOCH for jobs in passes]
     orbit = [jobs[0].taken.relative_orbit for jobs in passes]
+    angles = [_angles(jobs[0]) for jobs in passes]
     frame = Frame(granule.epsg, float(granule.x0), float(granule.y0), n, n, 10.0)
     truth, cover = _truth(studio, frame)
-    return ArchiveRecord(reflectance, clear, np.array(day), np.array(orbit), truth, cover)
+    return ArchiveRecord(
+        reflectance, clear, np.array(day), np.array(orbit), np.array(angles), truth, cover
+    )
+
+
+def to_nadir(record: ArchiveRecord) -> ArchiveRecord:
+    """The record as seen from straight above, by the c-factor of its own angles."""
+    sun_zenith, sun_azimuth, view_zenith, view_azimuth = record.angles.T
+    factor = c_factor(DEFAULT_BANDS, sun_zenith, view_zenith, view_azimuth - sun_azimuth)
+    moved = np.rint(record.reflectance * factor.T[:, :, None, None]).astype(np.int16)
+    values = np.where(record.reflectance == FILL, FILL, moved)
+    return replace(record, reflectance=values.astype(np.int16))
+
+
+def drop_low_sun(record: ArchiveRecord, limit_deg: float) -> ArchiveRecord:
+    """The record without the dates under a lower sun."""
+    keep = record.angles[:, 0] <= limit_deg
+    return replace(
+        record,
+        reflectance=record.reflectance[keep],
+        clear=record.clear[keep],
+        day=record.day[keep],
+        orbit=record.orbit[keep],
+        angles=record.angles[keep],
+    )
+
+
+def _angles(job: Job) -> tuple[float, float, float, float]:
+    sun_azimuth, sun_elevation = job.taken.sun
+    view_azimuth, view_zenith = job.taken.view
+    return 90 - sun_elevation, sun_azimuth, view_zenith, view_azimuth
 
 
 def _as_cube(

@@ -178,6 +178,15 @@ def _provider_at(server: str) -> Provider:
     return next((p for p in PROVIDERS if server.lower() in p.file_servers), GENERIC)
 
 
+def sibling_collections(url: str, collection: str) -> tuple[str, ...]:
+    """List the other collections in which a public API, known by its host, keeps Sentinel-2."""
+    host = (urlparse(url).hostname or "").lower()
+    if host not in EARTH_SEARCH_C1.hosts:
+        return ()
+    both = (*EARTH_SEARCH_C1.collections, *EARTH_SEARCH_V1.collections)
+    return tuple(name for name in both if name != collection)
+
+
 def asset_keys(band: str, *, jp2: bool = False) -> tuple[str, ...]:
     """List the keys under which providers keep a band at its native resolution, best first.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from eoray.change.detect import detect_breaks, empty_result, flag_lineage, flag_
 from eoray.change.parameters import ChangeParameters
 from eoray.change.product import ENTRY
 from eoray.cube.layout import DONE, NO_SCENE, TileResult, TimeEntry, tile_px
+from eoray.cube.nbar import check_views, known_views, read_views, to_nadir
 from eoray.cube.read import CubeReader, CubeSource, PixelWindow, TimeTable, open_reader
 from eoray.errors import ConfigError, GridError
 from eoray.grid import Tile, Zone
@@ -52,6 +53,8 @@ class ChangeRow:
     """Their relative orbits."""
     steps: tuple[int, ...]
     """Days at which the processing baseline or the refinement state changed."""
+    nbar: bool = False
+    """Whether reflectance is taken to the nadir view."""
 
     def only(self, tiles: Sequence[Tile]) -> ChangeRow:
         """The row itself: it has one tile."""
@@ -69,6 +72,8 @@ def plan_change(
     *,
     days: DateRange | None = None,
     allow_mixed: bool = False,
+    nbar: Literal["auto"] | bool = False,
+    max_sun_zenith: float | None = None,
 ) -> tuple[dict[Zone, list[TimeEntry]], list[ChangeRow]]:
     """Plan one row per tile that has any scene.
 
@@ -77,12 +82,17 @@ def plan_change(
         tiles: Tiles wanted; those without a scene are left out.
         days: Part of the record to use; None uses all of it.
         allow_mixed: Accept a record of several lineages.
+        nbar: Take reflectance to the nadir view; "auto": in tiles that several relative orbits
+            see and whose angles are known for every date.
+        max_sun_zenith: Degrees; dates under a lower sun are left out. Dates whose sun is not
+            known stay.
 
     Returns:
         The one entry ``all`` by zone, and rows in order of tile.
 
     Raises:
-        ConfigError: The record mixes lineages and that is not allowed.
+        ConfigError: The record mixes lineages and that is not allowed, or angles are not known
+            and ``nbar`` is wanted.
     """
     entries: dict[Zone, list[TimeEntry]] = {}
     rows: list[ChangeRow] = []
@@ -91,14 +101,34 @@ def plan_change(
         if days is not None:
             start, end = (moment.replace(tzinfo=None) for moment in days.bounds)
             table = table.between(start, end)
+        table = _under_the_sun(table, max_sun_zenith)
         check_lineage(table, allow_mixed=allow_mixed, zone=zone)
         planned = [
             _plan_row(ledger, table, tile) for tile in sorted(t for t in tiles if t.zone == zone)
         ]
-        rows += [row for row in planned if row is not None]
-        if any(row is not None for row in planned):
+        found = [row for row in planned if row is not None]
+        rows += [replace(row, nbar=_wants_nbar(reader, row, nbar=nbar)) for row in found]
+        if found:
             entries[zone] = [TimeEntry(ENTRY, "1970-01-01T00:00:00.000Z")]
     return entries, rows
+
+
+def _under_the_sun(table: TimeTable, max_sun_zenith: float | None) -> TimeTable:
+    """Leave out dates under a low sun; a zenith that is not known leaves nothing out."""
+    if max_sun_zenith is None or "sun_zenith" not in table.columns:
+        return table
+    return table.where(~(table.columns["sun_zenith"] > max_sun_zenith))
+
+
+def _wants_nbar(reader: CubeReader, row: ChangeRow, *, nbar: Literal["auto"] | bool) -> bool:
+    if nbar is False or (nbar == "auto" and len(set(row.orbits)) < 2):
+        return False
+    (tile,) = row.tiles
+    views = read_views(reader, PRODUCT, tile.zone, row.positions)
+    if nbar == "auto":
+        return all(known_views(views, tile))
+    check_views(views, tile)
+    return True
 
 
 def check_lineage(table: TimeTable, *, allow_mixed: bool, zone: Zone) -> None:
@@ -236,6 +266,15 @@ class ChangeWorker:
     ) -> dict[str, np.ndarray]:
         zone, where = row.tiles[0].zone, self._where(row, window)
         values = reader.read_bands(PRODUCT, zone, bands=self.parameters.bands, **where)
+        if row.nbar:
+            to_nadir(
+                values,
+                read_views(reader, PRODUCT, zone, row.positions),
+                bands=self.parameters.bands,
+                zone=zone,
+                window=window,
+                resolution_m=self.resolution_m,
+            )
         found = detect_breaks(
             values,
             clear,

@@ -22,6 +22,18 @@ def plan(
             min=0, metavar="N", help="Items whose headers say how large files are; 0 for none."
         ),
     ] = 3,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit", help="Ask the catalogue, without the run's filters, for missing passes."
+        ),
+    ] = False,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also", metavar="COLLECTION", help="A further collection to ask; repeat it."
+        ),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -31,7 +43,8 @@ def plan(
     def action() -> Result:
         from eoray.run import load_run
 
-        report = load_run(run_file, overrides or []).plan(stage, probe=probe)
+        asked = {"probe": probe, "audit": audit, "also": also or []}
+        report = load_run(run_file, overrides or []).plan(stage, **asked)
         told.append(report.text())
         return report.to_dict()
 

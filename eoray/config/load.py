@@ -53,6 +53,16 @@ def dump_config(config: RunConfig) -> str:
     return write_yaml(escape_variables(config.model_dump(mode="json")))
 
 
+LATER_KEYS: dict[str, Any] = {
+    "cube.nbar": False,
+    "cube.dem": None,
+    "cube.max_sun_zenith": None,
+    "change.nbar": False,
+    "change.max_sun_zenith": None,
+}
+"""Keys that came after the first runs: at these defaults they leave the name of a run as it was."""
+
+
 def config_key(config: RunConfig) -> str:
     """Name a run by what decides its results: ``NAME-`` and 8 hex digits.
 
@@ -63,6 +73,10 @@ def config_key(config: RunConfig) -> str:
     content = config.model_dump(
         mode="json", exclude={**dict.fromkeys(OUTSIDE_KEY, True), "source": {"fallback"}}
     )
+    for path, default in LATER_KEYS.items():
+        section, name = path.split(".")
+        if content[section][name] == default:
+            del content[section][name]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return f"{config.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
@@ -73,6 +87,7 @@ def local_paths(config: RunConfig, folder: str | Path) -> dict[str, str]:
         "aoi": config.aoi,
         "source.catalog": config.source.catalog,
         "store": config.store,
+        "cube.dem": config.cube.dem,
         "fit.labels": config.fit.labels,
         "predict.model": config.predict.model,
         "assess.reference": config.assess.reference,

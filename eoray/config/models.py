@@ -135,6 +135,12 @@ class CubeSection(Section):
     """The pixel lattice: ``world``, UTM zones in tiles of 10 240 m, or a grid of your own."""
     warp: bool = False
     """Resample scenes that lie on another lattice, instead of refusing them."""
+    nbar: bool = False
+    """Make composites of reflectance taken to the nadir view (c-factor); scenes stay observed."""
+    dem: PathOrUrl | None = None
+    """Elevation in metres, any raster: steep land is flagged, land in cast shadow masked."""
+    max_sun_zenith: Annotated[float, Field(gt=0, le=90)] | None = None
+    """Scenes under a lower sun are left out, degrees; none given: none is."""
     errors: Literal["record", "raise"] | None = None
     """What to do with a scene that cannot be read; none given: as ``run.errors`` says."""
     max_failed_share: Share = 0.2
@@ -237,6 +243,10 @@ class ChangeSection(Section):
     """Chance that a stable observation stays below the threshold."""
     allow_mixed: bool = False
     """Accept a cube of mixed lineage, whose steps of processing can look like change."""
+    nbar: Literal["auto"] | bool = False
+    """Take reflectance to the nadir view (c-factor); auto: in tiles that several orbits see."""
+    max_sun_zenith: Annotated[float, Field(gt=0, le=90)] | None = None
+    """Dates under a lower sun are not judged, degrees; none given: all are."""
 
 
 class StatsSection(Section):

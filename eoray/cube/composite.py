@@ -20,6 +20,8 @@ from eoray.cube.layout import (
     TimeEntry,
     tile_px,
 )
+from eoray.cube.nbar import METHOD as NBAR_METHOD
+from eoray.cube.nbar import Views, check_views, read_views, to_nadir
 from eoray.cube.read import CubeReader, CubeSource, PixelWindow, TimeTable, open_reader
 from eoray.cube.scenes import PRODUCT, reflectance_spec
 from eoray.errors import ConfigError
@@ -44,11 +46,13 @@ class CompositeRecipe:
     """ISO 8601 duration, see ``timeline.Calendar``."""
     min_obs: int
     """Pixels with fewer clear observations are flagged through ``n_obs``."""
+    nbar: bool = False
+    """Take observations to the nadir view before they are reduced."""
 
     @property
     def product(self) -> str:
         """Name of the product, such as ``s2-P3M-geomedian``."""
-        return f"{PRODUCT}-{self.period}-{self.method}"
+        return f"{PRODUCT}-{self.period}-{self.method}{'-nbar' if self.nbar else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ def composite_product(
         "period": recipe.period,
         "min_obs": recipe.min_obs,
         "of": reader.attrs(PRODUCT),
+        **({"nbar": NBAR_METHOD} if recipe.nbar else {}),
     }
     title = f"Sentinel-2 {recipe.method} of {recipe.period}"
     return ProductSpec(recipe.product, tuple(groups), parameters, title=title)
@@ -117,6 +122,8 @@ def plan_composites(
                 row = _plan_row(ledger, part, tile, period)
                 if row is not None:
                     rows.append(row)
+                    if recipe.nbar:
+                        check_views(read_views(reader, PRODUCT, zone, row.positions), tile)
     return entries, rows
 
 
@@ -180,15 +187,21 @@ class CompositeWorker:
             "n_orbit": np.zeros((px, px), np.uint8),
         }
         whole = tile.window(resolution_m)
+        views = read_views(reader, PRODUCT, tile.zone, row.positions) if self.recipe.nbar else None
         for top in range(0, px, _STRIP_PX):
             window = PixelWindow(whole.row_off + top, whole.col_off, _STRIP_PX, px)
-            strip = self._strip(reader, row, window, resolution_m)
+            strip = self._strip(reader, row, window, resolution_m, views)
             for name, values in strip.items():
                 out[name][..., top : top + _STRIP_PX, :] = values
         return out
 
     def _strip(
-        self, reader: CubeReader, row: CompositeRow, window: PixelWindow, resolution_m: int
+        self,
+        reader: CubeReader,
+        row: CompositeRow,
+        window: PixelWindow,
+        resolution_m: int,
+        views: Views | None,
     ) -> Mapping[str, np.ndarray]:
         zone = row.tiles[0].zone
         positions = np.array(row.positions)
@@ -197,6 +210,11 @@ class CompositeWorker:
         )
         clear = reader.read_clear(zone, window=window, resolution_m=resolution_m, index=positions)
         clear &= (values != FILL).all(axis=1)
+        if views is not None:
+            bands = reader.bands(PRODUCT, zone, resolution_m)
+            to_nadir(
+                values, views, bands=bands, zone=zone, window=window, resolution_m=resolution_m
+            )
         return {
             "reflectance": reduce_scenes(values, clear, self.recipe.method),
             "n_obs": np.minimum(clear.sum(axis=0), 255).astype(np.uint8),

@@ -11,6 +11,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from eoray.cube import resample
+from eoray.cube.nbar import Views, to_nadir
 from eoray.grid import PixelWindow, Zone, lattice_of
 
 
@@ -58,6 +59,8 @@ class BandsView:
     positions: tuple[int, ...]
     """On the stored time axis, in the order of the array's."""
     window: PixelWindow
+    views: Views | None = None
+    """One per position, where reflectance is taken to the nadir view."""
 
 
 class _LazyArray(BackendArray):
@@ -79,7 +82,7 @@ class _LazyArray(BackendArray):
         """Name the array by what it shows; pickling a reader for it would take long."""
         v = self.view
         named = v.product, lattice_of(v.zone).name, v.bands, v.resolution_m, v.positions, v.window
-        return (type(self).__name__, *v.reader.token, *named)
+        return (type(self).__name__, *v.reader.token, *named, v.views is not None)
 
     def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
         wanted = [
@@ -108,14 +111,16 @@ class LazyBands(_LazyArray):
 
     def _window(self, lead: Sequence[range], window: PixelWindow) -> np.ndarray:
         view, (times, bands) = self.view, lead
-        return view.reader.read_bands(
-            view.product,
-            view.zone,
-            bands=[view.bands[i] for i in bands],
-            window=window,
-            resolution_m=view.resolution_m,
-            index=[view.positions[i] for i in times],
-        )
+        where: dict[str, Any] = {
+            "bands": [view.bands[i] for i in bands],
+            "window": window,
+            "resolution_m": view.resolution_m,
+        }
+        index = [view.positions[i] for i in times]
+        values = view.reader.read_bands(view.product, view.zone, index=index, **where)
+        if view.views is not None:
+            to_nadir(values, view.views.only(times), zone=view.zone, **where)
+        return values
 
 
 class LazyLayer(_LazyArray):

@@ -46,6 +46,7 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
     time: str | None = None,
     bands: Sequence[str] | None = None,
     decode: bool = False,
+    nbar: bool = False,
     snapshot: str | None = None,
 ) -> xr.Dataset:
     """Open a cube lazily.
@@ -63,6 +64,7 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
             are resampled when they are read: 20 to 10 m bilinear over valid pixels, 10 to 20 m
             the mean of at least three.
         decode: Turn stored integers into float32 reflectance with NaN.
+        nbar: Take reflectance of ``s2`` to the nadir view when it is read (c-factor).
         snapshot: An earlier state of the store.
 
     Returns:
@@ -74,9 +76,14 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
 
     Raises:
         StoreError: No such cube, product or resolution.
-        ConfigError: Several zones and none named, a band that is not stored, or an ``aoi`` or
-            ``time`` that holds nothing of the product.
+        ConfigError: Several zones and none named, a band that is not stored, an ``aoi`` or
+            ``time`` that holds nothing of the product, or ``nbar`` where it is not known how.
     """
+    if nbar and product != PRODUCT:
+        raise ConfigError(
+            f"product {product!r} has no view of its own; open {PRODUCT!r} with nbar, or make "
+            "composites of it with cube.nbar: true"
+        )
     reader = CubeReader(CubeSource(url, snapshot))
     geometry = to_geometry(aoi)
     found = _resolve_zone(reader, product, zone, geometry)
@@ -102,7 +109,9 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
         shown = tuple(int(i) for i in positions)
         view = BandsView(reader, product, found, (), resolution_m, shown, window)
         dataset = _repeat_layers(dataset, reader, view)
-        if bands is not None:
+        if nbar:
+            dataset = _to_nadir(dataset, bands, reader, view)
+        elif bands is not None:
             dataset = _select_bands(dataset, resolve_bands(bands), reader, view)
     return decode_integers(dataset) if decode else dataset
 
@@ -315,6 +324,24 @@ def _select_bands(
         return chosen
     coordinates = _band_coordinates(dataset, bands, reader, view)
     return show_bands(dataset, replace(view, bands=bands)).assign_coords(coordinates)
+
+
+def _to_nadir(
+    dataset: xr.Dataset, bands: Sequence[str] | None, reader: CubeReader, view: BandsView
+) -> xr.Dataset:
+    """Show bands as seen from straight above."""
+    from eoray.cube.nbar import METHOD, check_views, read_views
+
+    views = read_views(reader, view.product, view.zone, view.positions)
+    for tile in reader.tiles(view.product):
+        if tile.zone == view.zone:
+            check_views(views, tile)
+    named = tuple(map(str, dataset.band.values)) if bands is None else resolve_bands(bands)
+    _select_bands(dataset, named, reader, view)  # names a band that is not stored
+    coordinates = _band_coordinates(dataset, named, reader, view)
+    shown = show_bands(dataset, replace(view, bands=named, views=views))
+    shown.reflectance.attrs["nbar"] = METHOD
+    return shown.assign_coords(coordinates)
 
 
 def show_bands(dataset: xr.Dataset, view: BandsView) -> xr.Dataset:

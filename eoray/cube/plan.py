@@ -90,6 +90,12 @@ def plan_scenes(
     return entries, rows
 
 
+def scenes_over(scenes: Sequence[Scene], tile: Tile) -> tuple[Scene, ...]:
+    """Scenes that may hold pixels of a tile, or of what masks look at around it."""
+    place = _Places(tile.zone, (tile,))
+    return tuple(scene for scene in scenes if len(place.touched_by(scene)))
+
+
 class _Places:
     """The tiles of one zone, with what scenes are held against."""
 

@@ -20,7 +20,8 @@ from eoray.cube.layout import (
     tile_px,
 )
 from eoray.cube.mask import MaskRecipe, mask_scl
-from eoray.cube.plan import SceneRow
+from eoray.cube.plan import SceneRow, scenes_over
+from eoray.cube.terrain import TerrainRecipe, mark_terrain
 from eoray.grid import (
     Block,
     Lattice,
@@ -49,6 +50,8 @@ class CubeRecipe:
     warp: bool = False
     grid: Lattice | None = None
     """The user's grid; None for the world grid. No parameter: the store knows it by itself."""
+    terrain: TerrainRecipe | None = None
+    """The DEM that terrain is flagged by."""
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -67,6 +70,7 @@ class CubeRecipe:
             "lineage": dict(self.lineage),
             "collection": self.collection,
             "warp": self.warp,
+            **(self.terrain.parameters() if self.terrain else {}),
         }
 
 
@@ -184,7 +188,11 @@ class SceneWorker:
                 layers[f"{resolution_m}m/reflectance"] = mosaic.reflectance[resolution_m], FILL
         for tile, source in tiles.items():
             layers[f"{lattice.coarse}m/mask"] = masks[ground[tile]], int(Mask.INVALID)
-            yield _cut(mosaic, layers, row.entry, tile, source)
+            result = _cut(mosaic, layers, row.entry, tile, source)
+            if self.recipe.terrain is not None and result.n_valid:
+                here = scenes_over(row.scenes, tile)
+                mark_terrain(dict(result.arrays), tile, self.recipe.terrain, here)
+            yield result
 
 
 def row_parts(row: SceneRow) -> list[Block]:

@@ -194,7 +194,7 @@ class _GaveUpError(Exception):
         self.attempts = attempts
 
 
-def _persist(  # noqa: PLR0913 - as read_asset
+def _persist(
     method: _Method,
     asset: BandAsset,
     zone: Zone,
@@ -238,7 +238,7 @@ def file_offset(
 type _Method = Callable[[BandAsset, PixelFile, Zone, PixelWindow, int], np.ndarray]
 
 
-def _read(  # noqa: PLR0913 - as read_asset
+def _read(
     method: _Method,
     asset: BandAsset,
     zone: Zone,

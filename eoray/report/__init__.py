@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from eoray.report.data import (
+    ArchiveAudit,
+    CadenceRow,
     ChangeSummary,
     FalseAlarms,
     InputSummary,
@@ -17,6 +19,8 @@ from eoray.report.page import write_report
 from eoray.report.views import ViewRequest, Views, read_views
 
 __all__ = [
+    "ArchiveAudit",
+    "CadenceRow",
     "ChangeSummary",
     "FalseAlarms",
     "InputSummary",

@@ -55,6 +55,27 @@ class LineageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class CadenceRow:
+    """Passes of one satellite on one relative orbit, summed over tiles."""
+
+    relative_orbit: int
+    satellite: str
+    n_found: int
+    n_expected: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveAudit:
+    """The catalogue held against the plan of the satellites."""
+
+    rows: tuple[CadenceRow, ...]
+    by_year: Mapping[int, tuple[int, int]]
+    """Year -> (found, expected) passes, summed over tiles."""
+    longest: tuple[str, ...] = ()
+    """The longest runs of missing passes, in words."""
+
+
+@dataclass(frozen=True, slots=True)
 class InputSummary:
     """What went in."""
 
@@ -74,6 +95,8 @@ class InputSummary:
     lineage: tuple[LineageRow, ...] = ()
     missing_share: float | None = None
     """Share of the expected cadence that the archive lacks; None where not known."""
+    audit: ArchiveAudit | None = None
+    """What it lacks; None where not known."""
     clear_by_year: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
     """Year -> (10 %, median, 90 %) over pixels of the number of clear observations."""
 

@@ -109,7 +109,45 @@ def input_section(data: ReportData) -> str:
         if rows
         else paragraph("not recorded", css="words-only")
     )
-    return "".join(parts) + _clear(data)
+    return "".join(parts) + _audit(data) + _clear(data)
+
+
+def _audit(data: ReportData) -> str:
+    """Passes of the satellites that the catalogue lacks."""
+    audit = data.input.audit
+    if audit is None or not audit.rows:
+        return ""
+    rows = [
+        (
+            f"{r.relative_orbit:03d}",
+            r.satellite,
+            f"{r.n_expected:,}",
+            f"{r.n_found:,}",
+            figures.share(1 - r.n_found / r.n_expected),
+        )
+        for r in audit.rows
+    ]
+    head = ("Relative orbit", "Satellite", "Expected", "Found", "Missing")
+    missing = {
+        str(year): 100 * (1 - found / expected) for year, (found, expected) in audit.by_year.items()
+    }
+    chart = charts.bar_chart(
+        missing,
+        title="Share of the expected satellite passes that are missing, by year",
+        unit="missing passes, % of those expected",
+    )
+    return "".join(
+        [
+            "<h3>Passes that are missing</h3>",
+            figure(
+                chart,
+                "Passes that the satellites' plan has over the area and the catalogue does not, "
+                "by year: not sensed, not made, not listed, or left out by the run.",
+            ),
+            table(head, rows, caption="Passes by orbit, summed over tiles", text_columns=2),
+            bullets(audit.longest) if audit.longest else "",
+        ]
+    )
 
 
 def _clear(data: ReportData) -> str:

@@ -14,6 +14,8 @@ from eoray.grid import TILE_M, owner_mask, pixel_area_m2
 from eoray.publish.legend import legend_of
 from eoray.report import figures
 from eoray.report.data import (
+    ArchiveAudit,
+    CadenceRow,
     ChangeSummary,
     FalseAlarms,
     ForecastRow,
@@ -141,8 +143,22 @@ def _input(
         bytes_read=int(plan.get("bytes", 0)),
         bands=tuple(reader.attrs("s2")["bands"]),
         lineage=_lineage(reader),
-        missing_share=plan.get("missing_share"),
+        missing_share=plan.get("audit", {}).get("missing_share"),
+        audit=_audit(plan.get("audit")),
         clear_by_year=clear,
+    )
+
+
+def _audit(found: Mapping[str, Any] | None) -> ArchiveAudit | None:
+    if found is None:
+        return None
+    return ArchiveAudit(
+        rows=tuple(
+            CadenceRow(one["relative_orbit"], one["satellite"], one["found"], one["expected"])
+            for one in found["by_orbit"]
+        ),
+        by_year={int(y): (n["found"], n["expected"]) for y, n in found["by_year"].items()},
+        longest=tuple(found["longest"]),
     )
 
 

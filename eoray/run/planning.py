@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from eoray import storage
@@ -21,6 +22,7 @@ from eoray.timeline import DateRange
 if TYPE_CHECKING:
     import pystac
 
+    from eoray.catalog.audit import Audit
     from eoray.catalog.lineage import LineageReport
     from eoray.catalog.scene import Resolution, Scene
     from eoray.config import MaskSection, RunConfig
@@ -37,6 +39,8 @@ class CubePlan:
     """SHA-256 of the frozen items."""
     resolution: Resolution
     lineage: LineageReport
+    audit: Audit
+    """Passes that the catalogue lacks."""
     recipe: CubeRecipe
     entries: dict[Zone, list[TimeEntry]]
     rows: list[SceneRow]
@@ -59,16 +63,21 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
         CatalogError: No scenes, or items that cannot be used.
         GridError: Files that would have to be resampled.
     """
+    from eoray.catalog.audit import audit_scenes
     from eoray.catalog.lineage import describe_lineage
     from eoray.catalog.snapshot import hash_items, write_snapshot
+    from eoray.cube.terrain import check_dem
 
     config, snapshot_url = run.config, run.paths.snapshot
     grid = config.cube.own_grid
     aoi = resolve_aoi(config.aoi, run.folder, grid)
     days = DateRange.parse(config.time)
     bands = resolve_bands(config.cube.bands)
+    terrain = (
+        None if config.cube.dem is None else check_dem(run.resolve(config.cube.dem), aoi.tiles)
+    )
     items, known_hash = _items(run, aoi, days)
-    resolution = resolve_items(config, items)
+    resolution = _under_the_sun(resolve_items(config, items), config.cube.max_sun_zenith)
     check_grids(resolution.scenes, bands, warp=config.cube.warp, grid=grid)
     resolution = add_fallback(run, resolution, aoi, bands, freeze=freeze)
     entries, rows = plan_scenes(resolution.scenes, aoi.tiles)
@@ -85,8 +94,15 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
         aoi=aoi,
         items_hash=items_hash,
         resolution=resolution,
-        lineage=describe_lineage(resolution.scenes, start=start, end=end),
-        recipe=cube_recipe(config, bands),
+        lineage=describe_lineage(resolution.scenes),
+        audit=audit_scenes(
+            resolution.scenes,
+            aoi.tiles,
+            start=start,
+            end=min(end, datetime.now(UTC)),  # passes to come are not missing
+            aoi=aoi.geometry,
+        ),
+        recipe=replace(cube_recipe(config, bands), terrain=terrain),
         entries=entries,
         rows=rows,
     )
@@ -104,6 +120,78 @@ def resolve_items(config: RunConfig, items: Sequence[pystac.Item]) -> Resolution
         offset=config.source.offset,
         errors="record",
         require_scl=config.cube.mask.method == "scl",
+    )
+
+
+def _under_the_sun(resolution: Resolution, limit_deg: float | None) -> Resolution:
+    """Leave out scenes under a low sun; one that states no sun stays.
+
+    Raises:
+        CatalogError: None is left.
+    """
+    from eoray.catalog.scene import Skipped
+
+    if limit_deg is None:
+        return resolution
+    kept = tuple(s for s in resolution.scenes if not s.sun_zenith > limit_deg)
+    low = [
+        Skipped(s.item_id, f"its sun zenith is {s.sun_zenith:.1f}, beyond {limit_deg:g} degrees")
+        for s in resolution.scenes
+        if s.sun_zenith > limit_deg
+    ]
+    if not kept:
+        raise CatalogError(
+            f"the sun zenith of all {len(low)} scenes, such as {low[0].item_id}, lies beyond "
+            f"cube.max_sun_zenith {limit_deg:g}; choose other months, or a higher limit"
+        )
+    skipped = sorted([*resolution.skipped, *low], key=lambda one: (one.item_id, one.reason))
+    return replace(resolution, scenes=kept, skipped=tuple(skipped))
+
+
+def audit_elsewhere(run: Run, plan: CubePlan, also: Sequence[str] = ()) -> tuple[Audit, list[str]]:
+    """Ask the catalogue again for the passes that a plan lacks, without the run's filters.
+
+    Its own collection is asked first, then the others in which the provider keeps Sentinel-2.
+
+    Args:
+        run: The run file.
+        plan: Its plan.
+        also: Further collections of the same catalogue.
+
+    Returns:
+        The audit with ``found_in`` of every gap, and lines on what was asked.
+    """
+    from eoray.catalog.audit import ask_elsewhere
+    from eoray.catalog.providers import sibling_collections
+
+    source = run.config.source
+    siblings = sibling_collections(source.catalog, source.collection)
+    words = {
+        source.collection: "left out by the run's own filters or lineage",
+        **{name: f"in collection {name}" for name in (*siblings, *also)},
+    }
+    found: dict[str, list[pystac.Item]] = {}
+    lines = []
+    for collection, what in words.items():
+        try:
+            found[what] = _search(run, plan.aoi, collection)
+            lines.append(f"asked     {collection}, unfiltered: {len(found[what])} items")
+        except CatalogError as error:
+            lines.append(f"asked     {collection}, unfiltered: {error}")
+    return ask_elsewhere(plan.audit, found), lines
+
+
+def _search(run: Run, aoi: Aoi, collection: str) -> list[pystac.Item]:
+    """What a collection lists of the run's place and time, whatever its quality."""
+    from eoray.catalog.search import search_items
+
+    start, end = run.config.days.bounds
+    return search_items(
+        run.resolve(run.config.source.catalog),
+        aoi=aoi.geometry,
+        start=start,
+        end=end,
+        collection=collection,
     )
 
 

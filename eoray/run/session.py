@@ -81,19 +81,33 @@ class Run:
 
         return resolve_path(path, self.folder)
 
-    def plan(self, stages: Sequence[str] | None = None, *, probe: int = 0) -> PlanReport:
+    def plan(
+        self,
+        stages: Sequence[str] | None = None,
+        *,
+        probe: int = 0,
+        audit: bool = False,
+        also: Sequence[str] = (),
+    ) -> PlanReport:
         """Say what the run would do, without reading a pixel or writing anything.
 
         Args:
             stages: Some of the run's stages; None for all.
             probe: Items whose headers are read, which say how many bytes their pixels take;
                 0 asks no server but the catalogue.
+            audit: Ask the catalogue, without the run's filters, for the passes that are missing.
+            also: Further collections of the catalogue to ask for them.
 
         Raises:
             EorayError: What would stop the run before it begins.
         """
+        from eoray.run.planning import audit_elsewhere
+
         chosen = self.resolve_stages(stages)
         cube = self.plan_cube(freeze=False)
+        lacking, asked = (
+            audit_elsewhere(self, cube, also) if audit or also else (cube.audit, list[str]())
+        )
         workers = self.config.run.workers
         cpus = workers if isinstance(workers, int) else os.cpu_count() or 1
         requests, size, minutes = estimate_reads(cube.rows, cube.recipe.bands, cpus)
@@ -110,12 +124,15 @@ class Run:
                 "based_on": forecast.based_on,
                 "stages": list(chosen),
                 "lineage": cube.lineage.to_dict(),
+                "audit": lacking.to_dict(),
                 "skipped": [
                     {"item": skipped.item_id, "reason": skipped.reason}
                     for skipped in cube.resolution.skipped
                 ],
                 "notes": [
                     *cube.lineage.lines(),
+                    *lacking.lines(),
+                    *asked,
                     *cube.resolution.notes,
                     f"stages    {', '.join(chosen)}",
                     f"based on  {forecast.based_on}",

@@ -155,6 +155,7 @@ def _record_plan(context: StageContext, plan: CubePlan) -> None:
             "minutes": round(minutes, 2),
             "items_hash": plan.items_hash,
             "lineage": plan.lineage.to_dict(),
+            "audit": plan.audit.summary(),
             "skipped": [
                 {"item": one.item_id, "reason": one.reason} for one in plan.resolution.skipped
             ],
@@ -210,4 +211,4 @@ def composite_recipe(config: RunConfig) -> Any:
     composite = config.cube.composite
     if composite.method == "none":
         return None
-    return CompositeRecipe(composite.method, composite.period, composite.min_obs)
+    return CompositeRecipe(composite.method, composite.period, composite.min_obs, config.cube.nbar)

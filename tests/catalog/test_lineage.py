@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pystac
@@ -12,7 +11,6 @@ import pytest
 
 from eoray.catalog.lineage import (
     Lineage,
-    OrbitCadence,
     baseline_family,
     check_lineage,
     describe_lineage,
@@ -80,43 +78,6 @@ def test_two_providers_are_refused(scene: Resolve) -> None:
         check_lineage([scene(), other], Lineage())
 
 
-def passes(
-    scene: Resolve, first: datetime, days: int, count: int, satellite: str = "S2A"
-) -> list[Scene]:
-    starts = (first + timedelta(days=days * i) for i in range(count))
-    return [scene(satellite=satellite, start=f"{t:%Y%m%dT%H%M%S}") for t in starts]
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "expected"),
-    [
-        ((2016, 1, 1), (2016, 4, 10), 10),
-        ((2018, 1, 1), (2018, 4, 11), 20),
-        ((2017, 6, 1), (2017, 7, 31), 9),
-        ((2025, 3, 1), (2025, 6, 9), 20),
-    ],
-)
-def test_the_expected_cadence_knows_the_satellites_in_service(
-    scene: Resolve, start: tuple[int, int, int], end: tuple[int, int, int], expected: int
-) -> None:
-    first = datetime(*start, 10, 30, 31, tzinfo=UTC)
-    report = describe_lineage(
-        passes(scene, first, 10, 5),
-        start=datetime(*start, tzinfo=UTC),
-        end=datetime(*end, tzinfo=UTC),
-    )
-    assert report.orbits == (OrbitCadence(98, 5, expected),)
-
-
-def test_a_full_record_lacks_nothing_and_half_of_one_lacks_half(scene: Resolve) -> None:
-    first = datetime(2019, 1, 1, 10, 30, 31, tzinfo=UTC)
-    period: dict[str, Any] = {"start": first, "end": first + timedelta(days=100)}
-    full = describe_lineage(passes(scene, first, 5, 20), **period)
-    half = describe_lineage(passes(scene, first, 10, 10), **period)
-    assert full.orbits[0].lacking_pct == 0
-    assert half.orbits[0].lacking_pct == 50
-
-
 def test_counts_are_of_dates_not_of_items(make: Make) -> None:
     items = [
         make(granule="32TQM", **{"eoray:refined": True}),
@@ -135,7 +96,7 @@ def test_counts_are_of_dates_not_of_items(make: Make) -> None:
 
 def test_nothing_gives_an_empty_report() -> None:
     report = describe_lineage([])
-    assert (report.n_scenes, report.orbits) == (0, ())
+    assert (report.n_scenes, report.by_satellite) == (0, ())
 
 
 def test_the_lineage_is_stored_as_plain_values() -> None:

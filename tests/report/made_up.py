@@ -8,6 +8,8 @@ from scipy.ndimage import gaussian_filter
 from eoray.assess import SampleDesign, Stratum, estimate_from_counts
 from eoray.publish.legend import make_legend
 from eoray.report import (
+    ArchiveAudit,
+    CadenceRow,
     ChangeSummary,
     FalseAlarms,
     InputSummary,
@@ -134,6 +136,11 @@ def made_up_run() -> ReportData:
                 LineageRow("sentinel-2b", "05.10", "yes", "static", 46, "2020-01-10", "2023-12-28"),
             ),
             missing_share=0.08,
+            audit=ArchiveAudit(
+                (CadenceRow(22, "S2A", 70, 74), CadenceRow(65, "S2B", 61, 72)),
+                {2021: (66, 73), 2022: (65, 73)},
+                ("S2B on orbit 065: no scene from 2022-03-04 to 2022-04-13, 5 passes",),
+            ),
             clear_by_year={
                 2020: (7, 12, 17),
                 2021: (6, 11, 16),

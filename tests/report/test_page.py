@@ -77,7 +77,7 @@ def bare(data: ReportData) -> ReportData:
         limits=(),
         is_synthetic=False,
         notice="Contains modified Copernicus Sentinel data [2020-2023]",
-        input=replace(data.input, lineage=(), clear_by_year={}, missing_share=None),
+        input=replace(data.input, lineage=(), clear_by_year={}, missing_share=None, audit=None),
     )
 
 
@@ -85,6 +85,13 @@ def test_page_has_every_section_and_a_link_to_it(page: Reader) -> None:
     assert page.ids == [section.id for section in SECTIONS]
     assert [f"#{name}" for name in page.ids] == page.anchors[-len(SECTIONS) :]
     assert set(page.anchors) <= {f"#{name}" for name in page.ids}
+
+
+def test_missing_passes_have_a_table_and_a_chart(html: str, bare: ReportData) -> None:
+    assert "Passes that are missing" in html
+    assert '<th scope="row">065</th><td>S2B</td><td class="num">72</td>' in html
+    assert "no scene from 2022-03-04 to 2022-04-13, 5 passes" in html
+    assert "Passes that are missing" not in render_page(bare)
 
 
 def test_page_loads_nothing(html: str, page: Reader) -> None:
@@ -101,12 +108,12 @@ def test_tags_close_in_order(page: Reader) -> None:
 def test_every_picture_and_chart_is_described(html: str, page: Reader) -> None:
     assert len(page.images) == 8
     assert all(len(str(image["alt"])) > 8 for image in page.images)
-    assert html.count("<svg") == html.count('role="img" aria-label=') == 4
+    assert html.count("<svg") == html.count('role="img" aria-label=') == 5
 
 
 def test_figures_are_numbered_in_order(html: str) -> None:
     numbers = [int(n) for n in re.findall(r"<b>Figure (\d+)\.</b>", html)]
-    assert numbers == list(range(1, 10))
+    assert numbers == list(range(1, 11))
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,20 @@ def test_plan_reads_no_pixel_and_writes_nothing(write_run: Any, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+def test_plan_names_missing_passes_and_asks_without_the_filters(write_run: Any) -> None:
+    path = write_run(more=NO_COMPOSITE)
+    whole = load_run(path).plan().to_dict()["audit"]
+    assert whole["n_expected"] == 438  # three years of two orbits and two satellites
+    assert 50 <= whole["n_found"] <= 72  # the archive keeps every sixth pass
+    found = load_run(path, ["source.max_cloud_pct=20"]).plan(audit=True, also=["no-such"])
+    gaps = found.to_dict()["audit"]["gaps"]
+    filtered = [gap for gap in gaps if gap["found_in"].startswith("left out by the run's own")]
+    assert len(filtered) == whole["n_found"] - found.to_dict()["audit"]["n_found"] > 0
+    assert {gap["found_in"] for gap in gaps} == {"nowhere", filtered[0]["found_in"]}
+    assert "asked     sentinel-2-c1-l2a, unfiltered: " in found.text()
+    assert "asked     no-such, unfiltered: there is no collection" in found.text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ray_gives_the_checksum_of_inline(
