@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from eoray.errors import ConfigError
-from eoray.timeline import Calendar, DateRange
+from eoray.timeline import Calendar, DateRange, parse_month_day
 
 if TYPE_CHECKING:
     from eoray.config.models import RunConfig
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 WORLD_ONLY = frozenset({"fit", "predict"})
 """Stages whose models know pixels of 10 m in metres."""
+
+
+LEARNABLE = ("geomedian", "geomad", "median", "best-pixel")
+"""Composites that hold one spectrum per pixel, which is what models read."""
 
 
 class DisagreementError(ValueError):
@@ -80,15 +84,21 @@ def _composite(config: RunConfig) -> Iterator[str]:
     composite = config.cube.composite
     stages = config.stages()
     reads = [stage for stage in ("fit", "predict") if stage in stages]
+    if reads and composite.method not in LEARNABLE:
+        yield (
+            f"cube.composite.method: {composite.method!r}, but {' and '.join(reads)} read "
+            f"composites of one spectrum per pixel (task {config.task!r}); take "
+            f"{', '.join(map(repr, LEARNABLE[:-1]))} or {LEARNABLE[-1]!r}"
+        )
     if composite.method == "none":
-        if reads:
-            yield (
-                f"cube.composite.method: 'none', but {' and '.join(reads)} read composites "
-                f"(task {config.task!r}); take 'geomedian' or 'median'"
-            )
         return
     try:
-        Calendar.parse(composite.period).periods(config.days)
+        calendar = Calendar.parse(composite.period, parse_month_day(composite.season_start))
+    except ConfigError as error:
+        yield f"cube.composite.season_start: {error}"
+        return
+    try:
+        calendar.periods(config.days)
     except ConfigError as error:
         yield f"time: {error}"
 

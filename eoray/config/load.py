@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from eoray.config.compose import compose_file, compose_text, escape_variables
 from eoray.config.fields import is_url, resolve_path
-from eoray.config.models import OUTSIDE_KEY, RunConfig
+from eoray.config.models import LATER_KEYS, OUTSIDE_KEY, RunConfig
 from eoray.config.problems import describe_problems, section_of
 from eoray.config.text import write_yaml
 from eoray.errors import ConfigError
@@ -60,8 +60,21 @@ def config_key(config: RunConfig) -> str:
     folder with its run file may move without becoming another run.
     """
     content = config.model_dump(mode="json", exclude=set(OUTSIDE_KEY))
+    _drop_later_defaults(content)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return f"{config.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+
+
+def _drop_later_defaults(content: dict[str, Any]) -> None:
+    """Leave out keys that came later and hold their default: older runs keep their name."""
+    for path in LATER_KEYS:
+        first, *sections, key = path.split(".")
+        here = content[first]
+        there = RunConfig.model_fields[first].get_default().model_dump(mode="json")
+        for section in sections:
+            here, there = here[section], there[section]
+        if here[key] == there[key]:
+            del here[key]
 
 
 def local_paths(config: RunConfig, folder: str | Path) -> dict[str, str]:

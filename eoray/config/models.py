@@ -15,7 +15,9 @@ from eoray.config.fields import (
     Day,
     Days,
     PathOrUrl,
+    Percentiles,
     PeriodCode,
+    SeasonStart,
     Share,
     Slug,
 )
@@ -39,6 +41,13 @@ TASKS: dict[str, tuple[str, ...]] = {
 
 OUTSIDE_KEY = frozenset({"run", "cluster", "storage"})
 """Sections that never change results, so that the run key leaves them out."""
+
+LATER_KEYS = (
+    "cube.composite.season_start",
+    "cube.composite.group",
+    "cube.composite.percentiles",
+)
+"""Keys that came after others had runs: at their default the run key leaves them out."""
 
 
 class LineageSection(Section):
@@ -91,10 +100,18 @@ class MaskSection(Section):
 class CompositeSection(Section):
     """How many scenes become one picture."""
 
-    method: Literal["geomedian", "median", "none"] = "geomedian"
-    """What is taken of the clear observations."""
+    method: Literal[
+        "geomedian", "geomad", "median", "best-pixel", "percentiles", "count", "none"
+    ] = "geomedian"
+    """What is taken of the clear observations; ``geomad`` adds how far they lie from it."""
     period: PeriodCode = "P3M"
-    """P1M P2M P3M P4M P6M P1Y or days (P10D), anchored to 1 January."""
+    """P1D (each day), P1M P2M P3M P4M P6M P1Y, dekad, days (P10D) or weeks (P2W)."""
+    season_start: SeasonStart = "01-01"
+    """Day on which the first period of each year begins: "12-01" with P3M for seasons; quote it."""
+    group: Literal["datatake", "solar-day"] = "datatake"
+    """What is one observation: a datatake, or all of one solar day (the earliest clear one)."""
+    percentiles: Percentiles = (10, 25, 50, 75, 90)
+    """Of each band, for the method ``percentiles``."""
     min_obs: Count = 3
     """Pixels with fewer clear observations are flagged."""
 

@@ -35,7 +35,7 @@ store: out                       # folder or s3://bucket/prefix; a cube grows in
 # cube:
 #   bands: [blue, green, red, nir, rededge1, rededge2, rededge3, nir08, swir16, swir22]
 #   mask: {{scl_clear: [4, 5, 6], dilate_cloud_m: 100, dilate_shadow_m: 60}}
-#   composite: {{method: geomedian, period: P3M, min_obs: 3}}
+#   composite: {{method: geomedian, period: P3M, min_obs: 3}}    # docs/composites.md
 #   warp: false                  # true resamples scenes that lie on another lattice
 #   grid: world                  # or your own, on which scenes are warped:
 #     # {{name: eu20, crs: "EPSG:3035", origin: [4000000, 3500000], resolution: 20}}

@@ -61,6 +61,8 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
     Returns:
         ``reflectance`` with dims (time, band, y, x), sorted by time, cut to the tiles that hold
         data; as stored (int16, ``_FillValue`` and ``scale_factor`` in attrs) unless decoded.
+        Composites of other kinds hold ``p10`` ... ``p90`` or counts alone, and ``time_bnds``
+        (time, bnds) from the first day of each period to the day after its last.
         Nothing is read before it is used; ``.chunk()`` after a selection makes it a dask array.
         Quality and masks stay those of ``resolution_m``.
 
@@ -100,10 +102,20 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
     for name, variable in dataset.variables.items():
         if variable.dims == ("time",) and name != "time":
             dataset = dataset.set_coords(name)
+    if "period_end" in dataset.coords and product != PRODUCT:
+        dataset = _with_bounds(dataset)
     if bands is not None:
         view = _View(reader, product, found, resolution_m, window, positions)
         dataset = _select_bands(dataset, resolve_bands(bands), view)
     return _decode(dataset) if decode else dataset
+
+
+def _with_bounds(dataset: xr.Dataset) -> xr.Dataset:
+    """Say by CF's rule where each period begins and ends; the end is no part of it."""
+    ends = np.array(dataset.period_end.values, "datetime64[D]").astype(dataset.time.dtype)
+    dataset.time.attrs["bounds"] = "time_bnds"
+    bounds = np.stack([dataset.time.values, ends], axis=-1)
+    return dataset.assign_coords(time_bnds=(("time", "bnds"), bounds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,16 +239,22 @@ def _decode(dataset: xr.Dataset) -> xr.Dataset:
 
 def _select_bands(dataset: xr.Dataset, bands: Sequence[str], view: _View) -> xr.Dataset:
     """Keep bands, resampling those of the other native pixel when they are read."""
-    stored = [str(b) for b in dataset.band.values]
+    stored = [str(b) for b in dataset.band.values] if "band" in dataset.coords else []
     known = view.reader.bands(view.product, view.zone)
     missing = [b for b in bands if b not in known]
     if missing:
         raise ConfigError(
             f"band {missing[0]} is not stored; product {view.product!r} in zone {view.zone} "
-            f"holds {', '.join(known)}"
+            f"holds {', '.join(known) or 'no bands'}"
         )
     if set(bands) <= set(stored):
         return dataset.sel(band=list(bands))
+    if "reflectance" not in dataset:
+        raise ConfigError(
+            f"product {view.product!r} holds no reflectance that could be resampled, and at "
+            f"{view.resolution_m} m only {', '.join(stored)}; name bands of one native pixel, or "
+            "open it at the other resolution"
+        )
     return _join_resolutions(dataset, bands, view)
 
 

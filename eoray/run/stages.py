@@ -171,8 +171,16 @@ def _run_composites(context: StageContext) -> StageReport | None:
 def composite_recipe(config: RunConfig) -> Any:
     """The composite that a run file asks for, or None."""
     from eoray.cube.composite import CompositeRecipe
+    from eoray.timeline import parse_month_day
 
     composite = config.cube.composite
     if composite.method == "none":
         return None
-    return CompositeRecipe(composite.method, composite.period, composite.min_obs)
+    return CompositeRecipe(
+        composite.method,
+        composite.period,
+        composite.min_obs,
+        season_start=parse_month_day(composite.season_start),
+        by_solar_day=composite.group == "solar-day",
+        percentiles=composite.percentiles,
+    )
