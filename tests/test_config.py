@@ -450,6 +450,45 @@ def test_calendar_that_cannot_be_is_refused(overrides: list[str], line: str) -> 
     assert line in refusal(MINIMAL, *overrides)[0]
 
 
+WEIGHTS = f"{{path: a.safetensors, sha256: {'a' * 64}, encoder: tu-regnety_004}}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["cube.mask.method=omnicloudmask"],
+            "cube.mask.weights: missing, but method 'omnicloudmask' needs a network; give path,",
+        ),
+        (
+            [f"cube.mask.weights=[{WEIGHTS}]"],
+            "cube.mask.weights: given, but method 'scl' reads none",
+        ),
+        (
+            [
+                "cube.mask.method=scl+omnicloudmask",
+                f"cube.mask.weights=[{WEIGHTS}]",
+                'cube.grid={name: eu, crs: "EPSG:3035", origin: [0, 0], resolution: 20}',
+            ],
+            "cube.mask.method: 'scl+omnicloudmask' was trained on pixels of 10 to 50 m",
+        ),
+        (
+            ["cube.mask.weights=[{path: a, sha256: 12, encoder: b}]"],
+            "cube.mask.weights[0].sha256",
+        ),
+    ],
+)
+def test_learned_masks_need_weights_and_the_world_grid(overrides: list[str], line: str) -> None:
+    assert line in refusal(MINIMAL, *overrides)[0]
+
+
+def test_weights_are_paths_of_this_machine() -> None:
+    overrides = ["cube.mask.method=omnicloudmask", f"cube.mask.weights=[{WEIGHTS}]"]
+    config = parse_config(MINIMAL, overrides=overrides)
+    assert local_paths(config, "/data")["cube.mask.weights[0].path"] == "/data/a.safetensors"
+    assert config_key(config) != KEY_OF_MINIMAL
+
+
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=12)
 days = st.dates(date(2015, 1, 1), date(2040, 12, 31))
 sections = st.fixed_dictionaries(

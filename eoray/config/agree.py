@@ -35,7 +35,7 @@ def check_agreement(config: RunConfig) -> None:
     Raises:
         DisagreementError: With one problem per contradiction.
     """
-    checks = (_labels, _bands, _grid, _composite, _days)
+    checks = (_labels, _bands, _grid, _mask, _composite, _days)
     problems = [problem for check in checks for problem in check(config)]
     if problems:
         raise DisagreementError(problems)
@@ -78,6 +78,26 @@ def unable_on_own_grid(stages: Iterable[str]) -> str | None:
     """Say which of some stages knows the world grid only; None where all go on."""
     found = [stage for stage in stages if stage in WORLD_ONLY]
     return f"stage {found[0]!r} reads the world grid only" if found else None
+
+
+def _mask(config: RunConfig) -> Iterator[str]:
+    mask = config.cube.mask
+    learned = "omnicloudmask" in mask.method
+    if learned and not mask.weights:
+        yield (
+            f"cube.mask.weights: missing, but method {mask.method!r} needs a network; give path, "
+            "sha256 and encoder of the weights (docs/composites.md)"
+        )
+    if mask.weights and not learned:
+        yield (
+            f"cube.mask.weights: given, but method {mask.method!r} reads none; take "
+            "'omnicloudmask' or 'scl+omnicloudmask', or leave them out"
+        )
+    if learned and config.cube.grid != "world":
+        yield (
+            f"cube.mask.method: {mask.method!r} was trained on pixels of 10 to 50 m and works on "
+            "the world grid only; take 'scl', or grid 'world'"
+        )
 
 
 def _composite(config: RunConfig) -> Iterator[str]:

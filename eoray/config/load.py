@@ -87,6 +87,8 @@ def local_paths(config: RunConfig, folder: str | Path) -> dict[str, str]:
         "predict.model": config.predict.model,
         "assess.reference": config.assess.reference,
     }
+    for i, weights in enumerate(config.cube.mask.weights):
+        named[f"cube.mask.weights[{i}].path"] = weights.path
     return {
         key: resolve_path(path, folder)
         for key, path in named.items()

@@ -46,6 +46,7 @@ LATER_KEYS = (
     "cube.composite.season_start",
     "cube.composite.group",
     "cube.composite.percentiles",
+    "cube.mask.weights",
 )
 """Keys that came after others had runs: at their default the run key leaves them out."""
 
@@ -79,11 +80,24 @@ class SourceSection(Section):
     """Which of several processings of one acquisition is read."""
 
 
+class WeightsSection(Section):
+    """Weights of a network that finds clouds; they are never downloaded."""
+
+    path: PathOrUrl
+    """A .safetensors file of OmniCloudMask, version 4."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
+    """Checksum of the file, as `sha256sum` prints it."""
+    encoder: Annotated[str, Field(min_length=1)]
+    """Its encoder: tu-regnety_004 or tu-edgenext_small."""
+
+
 class MaskSection(Section):
     """How the scene classification becomes a mask."""
 
-    method: Literal["scl", "none"] = "scl"
+    method: Literal["scl", "omnicloudmask", "scl+omnicloudmask", "none"] = "scl"
     """What says where a pixel is clear; ``none`` takes every valid one, with or without SCL."""
+    weights: tuple[WeightsSection, ...] = ()
+    """Networks of omnicloudmask; the answers of several are averaged."""
 
     scl_clear: Annotated[tuple[Annotated[int, Field(ge=0, le=11)], ...], Field(min_length=1)] = (
         4,

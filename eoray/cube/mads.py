@@ -21,6 +21,8 @@ MADS = ("smad", "emad", "bcmad")
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
+_INNER = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
 
 @nb.njit(cache=True, **_OPTIONS)
 def reduce_mads(values: np.ndarray, clear: np.ndarray, centre: np.ndarray, fill: int) -> np.ndarray:
@@ -59,7 +61,7 @@ def reduce_mads(values: np.ndarray, clear: np.ndarray, centre: np.ndarray, fill:
     return out
 
 
-@nb.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
+@nb.njit(**_INNER)
 def _measure(spectrum: np.ndarray, centre: np.ndarray, gaps: np.ndarray, count: np.ndarray) -> None:
     """Append the three distances of one spectrum."""
     dot, own, other, square, apart, together = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0

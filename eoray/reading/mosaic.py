@@ -9,7 +9,7 @@ depend on how tiles are grouped into blocks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +46,8 @@ class ReadOptions:
     raise_errors: bool = False
     """Raise the first failed read instead of recording it."""
     retries: int = 2
+    context: tuple[str, ...] = ()
+    """Bands that a learned mask looks at: read with the halo, at the pixel of SCL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class Mosaic:
     failed: tuple[FailedRead, ...] = ()
     used: tuple[str, ...] = ()
     """Ids of the items that pixels come from."""
+    context: np.ndarray | None = None
+    """Dims (band, y, x), int16, at the pixel of SCL, with its halo; fill where unknown."""
 
 
 def read_mosaic(
@@ -99,28 +103,83 @@ def read_mosaic(
     choice = _choose(scenes, block, options, memory)
     halo = options.halo_px
     core = np.ascontiguousarray(_core(choice.index, halo))
-    mosaic = _empty(choice, core, options.bands)
-    failed = list(choice.failed)
+    layers, failed = _read_layers(choice, core, options, options.bands)
+    for resolution_m, values in layers.reflectance.items():
+        # without a band of this pixel the scene classification alone tells
+        factor = block.lattice.coarse // resolution_m
+        nothing = (values == FILL).all(axis=0) if len(values) else _upsample(core < 0, factor)
+        layers.quality[resolution_m][nothing] |= np.uint8(Quality.NO_DATA)
+    failed = [*choice.failed, *failed]
+    context = None
+    if options.context:
+        context, more = _read_context(choice, options)
+        failed += _only_new(more, failed)
+    used = sorted({choice.scenes[n].item_id for n in np.unique(core) if n >= 0})
+    return Mosaic(
+        choice.frame,
+        choice.scl,
+        layers.reflectance,
+        layers.quality,
+        tuple(failed),
+        tuple(used),
+        context,
+    )
+
+
+def _read_layers(
+    choice: _Choice, core: np.ndarray, options: ReadOptions, bands: Sequence[str], reach: int = 0
+) -> tuple[_Layers, list[FailedRead]]:
+    """Read bands where their scenes were chosen; ``reach`` pixels around a tile are its own."""
+    layers = _empty(choice, core, bands)
     jobs = [
         (number, band)
         for number in range(len(choice.scenes))
         if (core == number).any()
-        for band in options.bands
+        for band in bands
     ]
     results = io_pool().map(_reader(choice, core, options), jobs)
+    failed = []
     for (number, band), result in zip(jobs, results, strict=True):
-        _place(mosaic, choice, core, number, band, result, options.bands)
+        _place(layers, choice, core, number, band, result, bands)
         if isinstance(result, ReadError):
-            failed.append(_failure(choice, number, band, result, core == number))
-    for resolution_m, values in mosaic.reflectance.items():
-        # without a band of this pixel the scene classification alone tells
-        factor = block.lattice.coarse // resolution_m
-        nothing = (values == FILL).all(axis=0) if len(values) else _upsample(core < 0, factor)
-        mosaic.quality[resolution_m][nothing] |= np.uint8(Quality.NO_DATA)
-    used = sorted({choice.scenes[n].item_id for n in np.unique(core) if n >= 0})
-    return Mosaic(
-        choice.frame, choice.scl, mosaic.reflectance, mosaic.quality, tuple(failed), tuple(used)
-    )
+            failed.append(_failure(choice, number, band, result, core == number, reach))
+    return layers, failed
+
+
+def _read_context(choice: _Choice, options: ReadOptions) -> tuple[np.ndarray, list[FailedRead]]:
+    """Bands with the halo of SCL, brought to its pixel."""
+    halo, lattice = options.halo_px, choice.block.lattice
+    wide = replace(choice, frame=choice.frame.buffered(halo))
+    layers, failed = _read_layers(wide, choice.index, options, options.context, halo)
+    planes = []
+    for band in options.context:
+        level = lattice.level(native_resolution_m(band))
+        position = _bands_at(options.context, level, lattice).index(band)
+        planes.append(_thin(layers.reflectance[level][position], lattice.coarse // level))
+    return np.stack(planes), failed
+
+
+def _only_new(more: Iterable[FailedRead], known: Sequence[FailedRead]) -> list[FailedRead]:
+    """Failed reads without the tiles that miss the same asset already."""
+    found = []
+    for one in more:
+        same = [k.tiles for k in known if (k.item_id, k.band) == (one.item_id, one.band)]
+        tiles = tuple(tile for tile in one.tiles if not any(tile in other for other in same))
+        if tiles:
+            found.append(replace(one, tiles=tiles))
+    return found
+
+
+def _thin(values: np.ndarray, factor: int) -> np.ndarray:
+    """The mean of at least three of four pixels, int16."""
+    if factor == 1:
+        return values
+    parts = values.reshape(values.shape[0] // factor, factor, -1, factor).astype(np.float32)
+    valid = parts != FILL
+    count = valid.sum(axis=(1, 3))
+    total = np.where(valid, parts, 0).sum(axis=(1, 3))
+    mean = np.rint(total / np.maximum(count, 1)).astype(np.int16)
+    return np.where(count >= factor * factor - 1, mean, np.int16(FILL))
 
 
 @dataclass(slots=True)
@@ -161,7 +220,7 @@ def _choose(
     )
     for scene in own:
         if not options.warp:
-            _check_grid(scene, options.bands, block.lattice)
+            _check_grid(scene, (*options.bands, *options.context), block.lattice)
         _offer(choice, scene, window, options)
     if foreign and (choice.index < 0).any():
         choice.distance[choice.index >= 0] = -1.0  # a granule of the own zone keeps its pixels
@@ -367,12 +426,14 @@ def _tile_distance(scene: Scene, tile: Tile) -> tuple[float, str]:
     return far + dx * dx + dy * dy, scene.item_id
 
 
-def _tile_slices(block: Block, frame: PixelWindow) -> Iterable[tuple[Tile, slice, slice]]:
+def _tile_slices(
+    block: Block, frame: PixelWindow, reach: int = 0
+) -> Iterable[tuple[Tile, slice, slice]]:
     """Each tile of a block with its rows and columns in the frame, where it has any."""
     for i in range(block.n_rows):
         for j in range(block.n_cols):
             tile = Tile(block.zone, block.row + i, block.col + j)
-            window = tile.window(block.lattice.coarse)
+            window = tile.window(block.lattice.coarse).buffered(reach)
             rows = _overlap(window.row_off, window.height, frame.row_off, frame.height)
             cols = _overlap(window.col_off, window.width, frame.col_off, frame.width)
             if rows.start < rows.stop and cols.start < cols.stop:
@@ -445,11 +506,16 @@ def _place(
 
 
 def _failure(
-    choice: _Choice, number: int, band: str, error: ReadError, where: np.ndarray
+    choice: _Choice,
+    number: int,
+    band: str,
+    error: ReadError,
+    where: np.ndarray,
+    reach: int = 0,
 ) -> FailedRead:
     tiles = [
         tile
-        for tile, rows, cols in _tile_slices(choice.block, choice.frame)
+        for tile, rows, cols in _tile_slices(choice.block, choice.frame, reach)
         if where[rows, cols].any()
     ]
     return FailedRead(choice.scenes[number].item_id, band, str(error), tuple(tiles))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from eoray.catalog.lineage import LineageReport
     from eoray.catalog.scene import Resolution, Scene
-    from eoray.config import MaskSection, RunConfig
+    from eoray.config import RunConfig
     from eoray.cube.layout import TimeEntry
+    from eoray.models.clouds import OmniCloudMask
     from eoray.run.session import Run
 
 
@@ -66,17 +67,19 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
     aoi = resolve_aoi(config.aoi, run.folder, grid)
     days = DateRange.parse(config.time)
     bands = resolve_bands(config.cube.bands)
+    clouds = cloud_classifier(config, run.resolve)
+    context = [] if clouds is None else [band for band in clouds.bands if band not in bands]
     items, known_hash = _items(run, aoi, days)
     resolution = resolve_scenes(
         items,
         provider=config.source.provider,
         lineage=_lineage(config),
-        bands=bands,
+        bands=(*bands, *context),
         offset=config.source.offset,
         errors="record",
-        require_scl=config.cube.mask.method == "scl",
+        require_scl=config.cube.mask.method.startswith("scl"),
     )
-    check_grids(resolution.scenes, bands, warp=config.cube.warp, grid=grid)
+    check_grids(resolution.scenes, (*bands, *context), warp=config.cube.warp, grid=grid)
     entries, rows = plan_scenes(resolution.scenes, aoi.tiles)
     if not rows:
         raise CatalogError(
@@ -102,7 +105,7 @@ def cube_recipe(config: RunConfig, bands: Sequence[str]) -> CubeRecipe:
     """The part of a run file that two cubes must share."""
     return CubeRecipe(
         bands=tuple(bands),
-        mask=_mask_recipe(config.cube.mask),
+        mask=_mask_recipe(config),
         lineage=_lineage_parameters(config),
         collection=config.source.collection,
         warp=config.cube.warp,
@@ -110,10 +113,32 @@ def cube_recipe(config: RunConfig, bands: Sequence[str]) -> CubeRecipe:
     )
 
 
-def _mask_recipe(mask: MaskSection) -> MaskRecipe:
+def _mask_recipe(config: RunConfig) -> MaskRecipe:
+    mask = config.cube.mask
     if mask.method == "none":
         return MaskRecipe(clear=tuple(range(1, 12)), cloud_m=0, shadow_m=0)
-    return MaskRecipe(clear_classes(mask.scl_clear), mask.dilate_cloud_m, mask.dilate_shadow_m)
+    clouds = cloud_classifier(config)
+    return MaskRecipe(
+        clear_classes(mask.scl_clear),
+        mask.dilate_cloud_m,
+        mask.dilate_shadow_m,
+        learned="" if clouds is None else clouds.name,
+        with_scl=mask.method.startswith("scl"),
+    )
+
+
+def cloud_classifier(
+    config: RunConfig, resolve: Callable[[str], str] = str
+) -> OmniCloudMask | None:
+    """The networks that the mask of a run file asks for; None where SCL tells."""
+    mask = config.cube.mask
+    if "omnicloudmask" not in mask.method:
+        return None
+    from eoray.models.clouds import CloudNetwork, OmniCloudMask
+
+    return OmniCloudMask(
+        tuple(CloudNetwork(resolve(w.path), w.sha256.lower(), w.encoder) for w in mask.weights)
+    )
 
 
 def _lineage_parameters(config: RunConfig) -> dict[str, Any]:

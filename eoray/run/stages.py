@@ -89,12 +89,18 @@ class StageContext:
 def run_cube(context: StageContext) -> dict[str, Any]:
     """Read the scenes of the run into the store, then make composites of them."""
     from eoray.cube.scenes import SceneWorker, scene_product
+    from eoray.run.planning import cloud_classifier
 
     plan = context.cube
     settings = context.config
+    clouds = cloud_classifier(settings, context.run.resolve)
+    if clouds is not None:
+        clouds.load()  # wrong weights are refused before anything is written
     _record_plan(context, plan)
     raise_errors = (settings.cube.errors or settings.run.errors) == "raise"
-    worker = SceneWorker(plan.recipe, raise_errors=raise_errors, retries=settings.run.retries)
+    worker = SceneWorker(
+        plan.recipe, raise_errors=raise_errors, retries=settings.run.retries, clouds=clouds
+    )
     spec = scene_product(plan.recipe)
     report = context.run_stage(
         StagePlan("cube", spec, plan.entries, plan.rows, worker, probe_inputs)
