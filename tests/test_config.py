@@ -35,6 +35,8 @@ time: 2020-01-01/2023-12-31
 task: change
 """
 
+KEY_OF_MINIMAL = "demo-7ae6faf7"
+
 LAND_COVER = MINIMAL.replace("task: change", "task: land-cover\nfit: {labels: labels.geojson}")
 
 
@@ -414,6 +416,88 @@ def test_the_key_follows_what_decides_results(run_file: Path) -> None:
     }
     assert len(keys) == 3
     assert all(len(key) == len("demo-") + 8 and key.startswith("demo-") for key in keys)
+
+
+def test_keys_that_came_later_leave_the_key_of_older_runs() -> None:
+    """A run of 0.1.0, as it was named then; a value that changes results renames it."""
+    whole = dump_config(parse_config(MINIMAL))
+    assert config_key(parse_config(MINIMAL)) == config_key(parse_config(whole)) == KEY_OF_MINIMAL
+    for override in ('cube.composite.season_start="12-01"', "cube.composite.group=solar-day"):
+        assert config_key(parse_config(MINIMAL, overrides=[override])) != KEY_OF_MINIMAL
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("cube.composite.method=percentiles", "'percentiles', but predict read"),
+        ("cube.composite.method=count", "take 'geomedian', 'geomad', 'median' or 'best-pixel'"),
+        ("cube.composite.method=none", "'none', but predict read"),
+    ],
+)
+def test_models_read_composites_of_one_spectrum(override: str, message: str) -> None:
+    text = MINIMAL.replace("task: change", "task: land-cover\npredict: {model: model}")
+    (line,) = refusal(text, override)
+    assert line.startswith("run file: cube.composite.method: ")
+    assert message in line
+    for method in ("geomad", "best-pixel"):
+        parse_config(text, overrides=[f"cube.composite.method={method}"])
+    parse_config(MINIMAL, overrides=[override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["cube.composite.period=dekad", 'cube.composite.season_start="07-05"'],
+            "cube.composite.season_start: composite period 'dekad' has no season that starts on",
+        ),
+        (['cube.composite.season_start="30-02"'], "season cannot start on 30-02; take a day"),
+        (["cube.composite.season_start=July"], "'July' cannot be read; write it as '12-01'"),
+        (["cube.composite.percentiles=[50,25]"], "percentiles [50, 25] do not rise"),
+        (["cube.composite.period=P1Q"], "dekad, weeks such as P1W or days such as P10D"),
+    ],
+)
+def test_calendar_that_cannot_be_is_refused(overrides: list[str], line: str) -> None:
+    assert line in refusal(MINIMAL, *overrides)[0]
+
+
+WEIGHTS = f"{{path: a.safetensors, sha256: {'a' * 64}, encoder: tu-regnety_004}}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["cube.mask.method=omnicloudmask"],
+            "cube.mask.weights: missing, but method 'omnicloudmask' needs a network; give path,",
+        ),
+        (
+            [f"cube.mask.weights=[{WEIGHTS}]"],
+            "cube.mask.weights: given, but method 'scl' reads none",
+        ),
+        (
+            [
+                "cube.mask.method=scl+omnicloudmask",
+                f"cube.mask.weights=[{WEIGHTS}]",
+                'cube.grid={name: eu, crs: "EPSG:3035", origin: [0, 0], resolution: 20}',
+            ],
+            "cube.mask.method: 'scl+omnicloudmask' was trained on pixels of 10 to 50 m",
+        ),
+        (
+            ["cube.mask.weights=[{path: a, sha256: 12, encoder: b}]"],
+            "cube.mask.weights[0].sha256",
+        ),
+    ],
+)
+def test_learned_masks_need_weights_and_the_world_grid(overrides: list[str], line: str) -> None:
+    assert line in refusal(MINIMAL, *overrides)[0]
+
+
+def test_weights_are_paths_of_this_machine() -> None:
+    overrides = ["cube.mask.method=omnicloudmask", f"cube.mask.weights=[{WEIGHTS}]"]
+    config = parse_config(MINIMAL, overrides=overrides)
+    assert local_paths(config, "/data")["cube.mask.weights[0].path"] == "/data/a.safetensors"
+    assert config_key(config) != KEY_OF_MINIMAL
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=12)

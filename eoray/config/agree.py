@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from eoray.errors import ConfigError
-from eoray.timeline import Calendar, DateRange
+from eoray.timeline import Calendar, DateRange, parse_month_day
 
 if TYPE_CHECKING:
     from eoray.config.models import RunConfig
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 WORLD_ONLY = frozenset({"fit", "predict"})
 """Stages whose models know pixels of 10 m in metres."""
+
+
+LEARNABLE = ("geomedian", "geomad", "median", "best-pixel")
+"""Composites that hold one spectrum per pixel, which is what models read."""
 
 
 class DisagreementError(ValueError):
@@ -31,7 +35,7 @@ def check_agreement(config: RunConfig) -> None:
     Raises:
         DisagreementError: With one problem per contradiction.
     """
-    checks = (_labels, _bands, _grid, _composite, _days, _storage)
+    checks = (_labels, _bands, _grid, _mask, _composite, _days, _storage)
     problems = [problem for check in checks for problem in check(config)]
     if problems:
         raise DisagreementError(problems)
@@ -76,19 +80,45 @@ def unable_on_own_grid(stages: Iterable[str]) -> str | None:
     return f"stage {found[0]!r} reads the world grid only" if found else None
 
 
+def _mask(config: RunConfig) -> Iterator[str]:
+    mask = config.cube.mask
+    learned = "omnicloudmask" in mask.method
+    if learned and not mask.weights:
+        yield (
+            f"cube.mask.weights: missing, but method {mask.method!r} needs a network; give path, "
+            "sha256 and encoder of the weights (docs/composites.md)"
+        )
+    if mask.weights and not learned:
+        yield (
+            f"cube.mask.weights: given, but method {mask.method!r} reads none; take "
+            "'omnicloudmask' or 'scl+omnicloudmask', or leave them out"
+        )
+    if learned and config.cube.grid != "world":
+        yield (
+            f"cube.mask.method: {mask.method!r} was trained on pixels of 10 to 50 m and works on "
+            "the world grid only; take 'scl', or grid 'world'"
+        )
+
+
 def _composite(config: RunConfig) -> Iterator[str]:
     composite = config.cube.composite
     stages = config.stages()
     reads = [stage for stage in ("fit", "predict") if stage in stages]
+    if reads and composite.method not in LEARNABLE:
+        yield (
+            f"cube.composite.method: {composite.method!r}, but {' and '.join(reads)} read "
+            f"composites of one spectrum per pixel (task {config.task!r}); take "
+            f"{', '.join(map(repr, LEARNABLE[:-1]))} or {LEARNABLE[-1]!r}"
+        )
     if composite.method == "none":
-        if reads:
-            yield (
-                f"cube.composite.method: 'none', but {' and '.join(reads)} read composites "
-                f"(task {config.task!r}); take 'geomedian' or 'median'"
-            )
         return
     try:
-        Calendar.parse(composite.period).periods(config.days)
+        calendar = Calendar.parse(composite.period, parse_month_day(composite.season_start))
+    except ConfigError as error:
+        yield f"cube.composite.season_start: {error}"
+        return
+    try:
+        calendar.periods(config.days)
     except ConfigError as error:
         yield f"time: {error}"
 

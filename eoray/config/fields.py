@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from eoray.errors import ConfigError
 from eoray.grid import MAX_LAT, MIN_LAT, Tile
 from eoray.sentinel2 import resolve_bands
-from eoray.timeline import Calendar, DateRange
+from eoray.timeline import Calendar, DateRange, parse_month_day
 
 Box = tuple[float, float, float, float]
 """West, south, east, north in degrees; west > east crosses the antimeridian."""
@@ -51,6 +51,17 @@ def _check_day(text: str) -> str:
 
 def _check_period(text: str) -> str:
     return Calendar.parse(text).code
+
+
+def _check_season(value: Any) -> str:
+    month, day = parse_month_day(str(value))
+    return f"{month:02d}-{day:02d}"
+
+
+def _check_percentiles(values: tuple[int, ...]) -> tuple[int, ...]:
+    if tuple(sorted(set(values))) != tuple(values):
+        raise ConfigError(f"percentiles {list(values)} do not rise; write each once, in order")
+    return values
 
 
 def _check_path(text: str) -> str:
@@ -112,7 +123,17 @@ Day = Annotated[str, AfterValidator(_check_day)]
 """One day, UTC: ``2020-01-01``."""
 
 PeriodCode = Annotated[str, AfterValidator(_check_period)]
-"""ISO 8601 duration of a composite, such as ``P3M``."""
+"""ISO 8601 duration of a composite, such as ``P3M``, or ``dekad``."""
+
+SeasonStart = Annotated[str, AfterValidator(_check_season)]
+"""Month and day on which the first period of a year begins: ``12-01``."""
+
+Percentiles = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=100)], ...],
+    Field(min_length=1),
+    AfterValidator(_check_percentiles),
+]
+"""Whole numbers from 0 to 100, rising."""
 
 PathOrUrl = Annotated[str, AfterValidator(_check_path)]
 """A URL, or a path that starts at the run file's folder; see :func:`resolve_path`."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from eoray.config.compose import compose_file, compose_text, escape_variables
 from eoray.config.fields import is_url, resolve_path
-from eoray.config.models import OUTSIDE_KEY, RunConfig
+from eoray.config.models import LATER_KEYS, OUTSIDE_KEY, RunConfig
 from eoray.config.problems import describe_problems, section_of
 from eoray.config.text import write_yaml
 from eoray.errors import ConfigError
@@ -53,16 +53,6 @@ def dump_config(config: RunConfig) -> str:
     return write_yaml(escape_variables(config.model_dump(mode="json")))
 
 
-LATER_KEYS: dict[str, Any] = {
-    "cube.nbar": False,
-    "cube.dem": None,
-    "cube.max_sun_zenith": None,
-    "change.nbar": False,
-    "change.max_sun_zenith": None,
-}
-"""Keys that came after the first runs: at these defaults they leave the name of a run as it was."""
-
-
 def config_key(config: RunConfig) -> str:
     """Name a run by what decides its results: ``NAME-`` and 8 hex digits.
 
@@ -73,12 +63,21 @@ def config_key(config: RunConfig) -> str:
     content = config.model_dump(
         mode="json", exclude={**dict.fromkeys(OUTSIDE_KEY, True), "source": {"fallback"}}
     )
-    for path, default in LATER_KEYS.items():
-        section, name = path.split(".")
-        if content[section][name] == default:
-            del content[section][name]
+    _drop_later_defaults(content)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return f"{config.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+
+
+def _drop_later_defaults(content: dict[str, Any]) -> None:
+    """Leave out keys that came later and hold their default: older runs keep their name."""
+    for path in LATER_KEYS:
+        first, *sections, key = path.split(".")
+        here = content[first]
+        there = RunConfig.model_fields[first].get_default().model_dump(mode="json")
+        for section in sections:
+            here, there = here[section], there[section]
+        if here[key] == there[key]:
+            del here[key]
 
 
 def local_paths(config: RunConfig, folder: str | Path) -> dict[str, str]:
@@ -96,6 +95,8 @@ def local_paths(config: RunConfig, folder: str | Path) -> dict[str, str]:
             for number, other in enumerate(config.source.fallback)
         },
     }
+    for i, weights in enumerate(config.cube.mask.weights):
+        named[f"cube.mask.weights[{i}].path"] = weights.path
     return {
         key: resolve_path(path, folder)
         for key, path in named.items()

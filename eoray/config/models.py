@@ -15,7 +15,9 @@ from eoray.config.fields import (
     Day,
     Days,
     PathOrUrl,
+    Percentiles,
     PeriodCode,
+    SeasonStart,
     Share,
     Slug,
 )
@@ -39,6 +41,19 @@ TASKS: dict[str, tuple[str, ...]] = {
 
 OUTSIDE_KEY = frozenset({"run", "cluster", "storage"})
 """Sections that never change results, so that the run key leaves them out."""
+
+LATER_KEYS = (
+    "cube.composite.season_start",
+    "cube.composite.group",
+    "cube.composite.percentiles",
+    "cube.mask.weights",
+    "cube.nbar",
+    "cube.dem",
+    "cube.max_sun_zenith",
+    "change.nbar",
+    "change.max_sun_zenith",
+)
+"""Keys that came after others had runs: at their default the run key leaves them out."""
 
 
 class LineageSection(Section):
@@ -84,11 +99,24 @@ class SourceSection(Section):
     results."""
 
 
+class WeightsSection(Section):
+    """Weights of a network that finds clouds; they are never downloaded."""
+
+    path: PathOrUrl
+    """A .safetensors file of OmniCloudMask, version 4."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
+    """Checksum of the file, as `sha256sum` prints it."""
+    encoder: Annotated[str, Field(min_length=1)]
+    """Its encoder: tu-regnety_004 or tu-edgenext_small."""
+
+
 class MaskSection(Section):
     """How the scene classification becomes a mask."""
 
-    method: Literal["scl", "none"] = "scl"
+    method: Literal["scl", "omnicloudmask", "scl+omnicloudmask", "none"] = "scl"
     """What says where a pixel is clear; ``none`` takes every valid one, with or without SCL."""
+    weights: tuple[WeightsSection, ...] = ()
+    """Networks of omnicloudmask; the answers of several are averaged."""
 
     scl_clear: Annotated[tuple[Annotated[int, Field(ge=0, le=11)], ...], Field(min_length=1)] = (
         4,
@@ -105,10 +133,18 @@ class MaskSection(Section):
 class CompositeSection(Section):
     """How many scenes become one picture."""
 
-    method: Literal["geomedian", "median", "none"] = "geomedian"
-    """What is taken of the clear observations."""
+    method: Literal[
+        "geomedian", "geomad", "median", "best-pixel", "percentiles", "count", "none"
+    ] = "geomedian"
+    """What is taken of the clear observations; ``geomad`` adds how far they lie from it."""
     period: PeriodCode = "P3M"
-    """P1M P2M P3M P4M P6M P1Y or days (P10D), anchored to 1 January."""
+    """P1D (each day), P1M P2M P3M P4M P6M P1Y, dekad, days (P10D) or weeks (P2W)."""
+    season_start: SeasonStart = "01-01"
+    """Day on which the first period of each year begins: "12-01" with P3M for seasons; quote it."""
+    group: Literal["datatake", "solar-day"] = "datatake"
+    """What is one observation: a datatake, or all of one solar day (the earliest clear one)."""
+    percentiles: Percentiles = (10, 25, 50, 75, 90)
+    """Of each band, for the method ``percentiles``."""
     min_obs: Count = 3
     """Pixels with fewer clear observations are flagged."""
 

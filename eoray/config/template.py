@@ -37,7 +37,7 @@ store: out                       # folder or s3://bucket/prefix; a cube grows in
 # cube:
 #   bands: [blue, green, red, nir, rededge1, rededge2, rededge3, nir08, swir16, swir22]
 #   mask: {{scl_clear: [4, 5, 6], dilate_cloud_m: 100, dilate_shadow_m: 60}}
-#   composite: {{method: geomedian, period: P3M, min_obs: 3}}
+#   composite: {{method: geomedian, period: P3M, min_obs: 3}}    # docs/composites.md
 #   nbar: false                  # true makes composites as seen from straight above
 #   dem: dem.tif                 # elevation: flags steep land, masks land in its shadow
 #   warp: false                  # true resamples scenes that lie on another lattice

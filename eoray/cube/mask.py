@@ -1,10 +1,12 @@
-"""From the scene classification to the stored mask: why a pixel is not clear."""
+"""From the scene classification, or a network's, to the stored mask: why a pixel is not clear."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
 
 import numpy as np
 
@@ -27,9 +29,43 @@ GROUND_M = (20.0, 20.0)
 """(y, x) metres under a pixel of SCL on the world grid."""
 
 
+LEARNED_HALO_PX = 16
+"""Pixels of SCL around a tile that a network sees: as far as masks grow, so that a tile has the
+same scenes with it or without. A tile and its halo are 544 px, 17 times a network's stride."""
+
+
+class Cloud(IntEnum):
+    """Classes of a network that finds clouds, as OmniCloudMask numbers them."""
+
+    CLEAR = 0
+    THICK = 1
+    THIN = 2
+    SHADOW = 3
+    UNKNOWN = 255
+
+
+_LEARNED_BITS = {
+    Cloud.CLEAR: Mask(0),
+    Cloud.THICK: Mask.CLOUD,
+    Cloud.THIN: Mask.CIRRUS,
+    Cloud.SHADOW: Mask.SHADOW,
+}
+
+
+class CloudClassifier(Protocol):
+    """Finds clouds in a picture; ``eoray.models.clouds`` has one. Travels to the workers."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands that it looks at, in order."""
+
+    def __call__(self, reflectance: np.ndarray) -> np.ndarray:
+        """Classify stored reflectance (band, y, x), int16; gives (y, x), uint8 of ``Cloud``."""
+
+
 @dataclass(frozen=True, slots=True)
 class MaskRecipe:
-    """How SCL becomes a mask; part of a cube's lineage."""
+    """How SCL, a network or both become a mask; part of a cube's lineage."""
 
     clear: tuple[int, ...] = (4, 5, 6)
     """SCL classes that are clear."""
@@ -37,6 +73,10 @@ class MaskRecipe:
     """Classes 8 and 9 grow by this distance."""
     shadow_m: int = 60
     """Class 3 grows by this distance."""
+    learned: str = ""
+    """Name of the network, such as ``omnicloudmask-0f3a52c1``; without one SCL tells."""
+    with_scl: bool = True
+    """Beside a network, what SCL finds counts too; alone, SCL tells no data and snow only."""
 
     @property
     def halo_px(self) -> int:
@@ -51,7 +91,9 @@ class MaskRecipe:
     def name(self) -> str:
         """Stable name of the recipe."""
         classes = "-".join(str(c) for c in sorted(self.clear))
-        return f"scl{classes}/cloud{self.cloud_m}m/shadow{self.shadow_m}m"
+        found = f"scl{classes}" if self.with_scl else f"snow{int(Scl.SNOW not in self.clear)}"
+        learned = f"{self.learned}+" if self.learned else ""
+        return f"{learned}{found}/cloud{self.cloud_m}m/shadow{self.shadow_m}m"
 
 
 def mask_scl(
@@ -73,13 +115,53 @@ def mask_scl(
         lut[scl_class] = int(_BITS.get(scl_class, Mask.OTHER))
     lut[list(recipe.clear)] = 0
     mask: np.ndarray = lut[scl]
-    for classes, distance_m in (
-        ((Scl.CLOUD_MEDIUM, Scl.CLOUD_HIGH), recipe.cloud_m),
-        ((Scl.CLOUD_SHADOW,), recipe.shadow_m),
-    ):
-        core = np.isin(scl, classes)
-        mask[grow(core, distance_m, ground_m) & ~core] |= int(Mask.DILATED)
+    cloud, shadow = np.isin(scl, (Scl.CLOUD_MEDIUM, Scl.CLOUD_HIGH)), scl == Scl.CLOUD_SHADOW
+    _dilate(mask, cloud, shadow, recipe, ground_m)
     mask[scl == Scl.NO_DATA] = int(Mask.INVALID)  # nothing to say about what nobody saw
+    return mask
+
+
+def _dilate(
+    mask: np.ndarray,
+    cloud: np.ndarray,
+    shadow: np.ndarray,
+    recipe: MaskRecipe,
+    ground_m: tuple[float, float],
+) -> None:
+    for core, distance_m in ((cloud, recipe.cloud_m), (shadow, recipe.shadow_m)):
+        mask[grow(core, distance_m, ground_m) & ~core] |= int(Mask.DILATED)
+
+
+def mask_learned(
+    classes: np.ndarray,
+    scl: np.ndarray,
+    recipe: MaskRecipe,
+    ground_m: tuple[float, float] = GROUND_M,
+) -> np.ndarray:
+    """Mark what a network, or it and SCL, do not call clear.
+
+    Args:
+        classes: Dims (y, x), uint8 of ``Cloud``.
+        scl: Dims (y, x), uint8, of the same pixels.
+        recipe: Distances, and whether SCL counts.
+        ground_m: (y, x) metres under a pixel.
+
+    Returns:
+        Dims (y, x), uint8 of ``Mask`` bits; thin cloud is ``CIRRUS``, and what the network could
+        not judge is ``OTHER``.
+    """
+    lut = np.full(256, int(Mask.OTHER), np.uint8)
+    for cloud, bit in _LEARNED_BITS.items():
+        lut[cloud] = int(bit)
+    mask: np.ndarray = lut[classes]
+    _dilate(mask, classes == Cloud.THICK, classes == Cloud.SHADOW, recipe, ground_m)
+    if recipe.with_scl:
+        mask |= mask_scl(scl, recipe, ground_m)
+    else:
+        mask[scl == Scl.SATURATED] |= int(Mask.INVALID)
+        if Scl.SNOW not in recipe.clear:
+            mask[scl == Scl.SNOW] |= int(Mask.SNOW)
+    mask[scl == Scl.NO_DATA] = int(Mask.INVALID)
     return mask
 
 

@@ -70,6 +70,8 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
     Returns:
         ``reflectance`` with dims (time, band, y, x), sorted by time, cut to the tiles that hold
         data; as stored (int16, ``_FillValue`` and ``scale_factor`` in attrs) unless decoded.
+        Composites of other kinds hold ``p10`` ... ``p90`` or counts alone, and ``time_bnds``
+        (time, bnds) from the first day of each period to the day after its last.
         Nothing is read before it is used; ``.chunk()`` after a selection makes it a dask array.
         Quality stays that of ``resolution_m``; scene classes and masks are repeated at 10 m.
         ``ds.eoray`` gives bands by name, reflectance, clear pixels and spectral indices.
@@ -103,6 +105,8 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
         dataset = dataset.isel(time=positions)
     elif time is not None:
         raise ConfigError(f"product {product!r} has no time; open it without time=")
+    if "period_end" in dataset.coords and product != PRODUCT:
+        dataset = _with_bounds(dataset)
     if "time" in dataset.dims:
         from eoray.cube.lazy import BandsView
 
@@ -143,6 +147,14 @@ def open_arrays(
     dataset = _cut(dataset, window, lattice_of(zone), resolution_m)
     along_time = [n for n, v in dataset.data_vars.items() if v.dims == ("time",)]
     return dataset.set_coords(along_time)
+
+
+def _with_bounds(dataset: xr.Dataset) -> xr.Dataset:
+    """Say by CF's rule where each period begins and ends; the end is no part of it."""
+    ends = np.array(dataset.period_end.values, "datetime64[D]").astype(dataset.time.dtype)
+    dataset.time.attrs["bounds"] = "time_bnds"
+    bounds = np.stack([dataset.time.values, ends], axis=-1)
+    return dataset.assign_coords(time_bnds=(("time", "bnds"), bounds))
 
 
 def to_geometry(aoi: Sequence[float] | BaseGeometry | None) -> BaseGeometry | None:
@@ -310,18 +322,25 @@ def _select_bands(
     dataset: xr.Dataset, bands: tuple[str, ...], reader: CubeReader, view: BandsView
 ) -> xr.Dataset:
     """Keep bands, resampling those of the other native pixel when they are read."""
-    stored = [str(b) for b in dataset.band.values]
+    stored = [str(b) for b in dataset.band.values] if "band" in dataset.coords else []
     known = reader.bands(view.product, view.zone)
     missing = [b for b in bands if b not in known]
     if missing:
         raise ConfigError(
             f"band {missing[0]} is not stored; product {view.product!r} in zone {view.zone} "
-            f"holds {', '.join(known)}"
+            f"holds {', '.join(known) or 'no bands'}"
         )
     if set(bands) <= set(stored):
         chosen = dataset.sel(band=list(bands))
-        chosen.reflectance.attrs.update(_wavelengths(bands, chosen.reflectance.attrs))
+        if "reflectance" in chosen:
+            chosen.reflectance.attrs.update(_wavelengths(bands, chosen.reflectance.attrs))
         return chosen
+    if "reflectance" not in dataset:
+        raise ConfigError(
+            f"product {view.product!r} holds no reflectance that could be resampled, and at "
+            f"{view.resolution_m} m only {', '.join(stored)}; name bands of one native pixel, or "
+            "open it at the other resolution"
+        )
     coordinates = _band_coordinates(dataset, bands, reader, view)
     return show_bands(dataset, replace(view, bands=bands)).assign_coords(coordinates)
 

@@ -19,9 +19,16 @@ from eoray.cube.layout import (
     TileResult,
     tile_px,
 )
-from eoray.cube.mask import MaskRecipe, mask_scl
+from eoray.cube.mask import (
+    LEARNED_HALO_PX,
+    CloudClassifier,
+    MaskRecipe,
+    mask_learned,
+    mask_scl,
+)
 from eoray.cube.plan import SceneRow, scenes_over
 from eoray.cube.terrain import TerrainRecipe, mark_terrain
+from eoray.errors import GridError
 from eoray.grid import (
     Block,
     Lattice,
@@ -150,6 +157,8 @@ class SceneWorker:
     raise_errors: bool = False
     retries: int = 2
     seconds: float = 120.0
+    clouds: CloudClassifier | None = None
+    """What finds clouds beside SCL, or instead of it."""
 
     def __call__(self, row: SceneRow) -> Iterator[TileResult]:
         """Read the block part by part, each tile of its files once, and cut it into tiles."""
@@ -159,6 +168,7 @@ class SceneWorker:
             raise_errors=self.raise_errors,
             retries=self.retries,
             seconds=self.seconds,
+            context=() if self.clouds is None else self.clouds.bands,
         )
         parts = list(parts_of(row))
         memory = BlockMemory(reach=len({part.col for part, _ in parts}))
@@ -178,21 +188,62 @@ class SceneWorker:
         recipe, lattice = self.recipe.mask, part.lattice
         ground = {tile: lattice.ground_m(tile.row, tile.col) for tile in tiles}
         halo = max(recipe.halo_at(size) for size in ground.values())
+        if self.clouds is not None:
+            halo = max(halo, LEARNED_HALO_PX)
         mosaic = read_mosaic(row.scenes, part, replace(options, halo_px=halo), memory)
         inside = np.s_[halo:-halo, halo:-halo]
-        masks = {size: mask_scl(mosaic.scl, recipe, size)[inside] for size in {*ground.values()}}
+        masks = {}
+        if self.clouds is None:
+            sizes = {*ground.values()}
+            masks = {size: mask_scl(mosaic.scl, recipe, size)[inside] for size in sizes}
         layers = {f"{lattice.coarse}m/scl": (mosaic.scl[inside], 0)}
         for resolution_m in lattice.levels:
             layers[f"{resolution_m}m/quality"] = mosaic.quality[resolution_m], int(Quality.NO_DATA)
             if len(mosaic.reflectance[resolution_m]):
                 layers[f"{resolution_m}m/reflectance"] = mosaic.reflectance[resolution_m], FILL
         for tile, source in tiles.items():
-            layers[f"{lattice.coarse}m/mask"] = masks[ground[tile]], int(Mask.INVALID)
-            result = _cut(mosaic, layers, row.entry, tile, source)
+            whole: dict[str, np.ndarray] = {}
+            if self.clouds is None:
+                layers[f"{lattice.coarse}m/mask"] = masks[ground[tile]], int(Mask.INVALID)
+            else:
+                mask = _learned_mask(self.clouds, recipe, mosaic, tile, halo)
+                whole[f"{lattice.coarse}m/mask"] = mask
+            result = _cut(mosaic, layers, row.entry, tile, source, whole)
             if self.recipe.terrain is not None and result.n_valid:
                 here = scenes_over(row.scenes, tile)
                 mark_terrain(dict(result.arrays), tile, self.recipe.terrain, here)
             yield result
+
+
+def _learned_mask(
+    clouds: CloudClassifier, recipe: MaskRecipe, mosaic: Mosaic, tile: Tile, halo: int
+) -> np.ndarray:
+    """The mask of one tile from its own pixels and its halo, whatever it was read with.
+
+    A network's answer for a pixel depends on the whole picture (its means, its strides), so the
+    picture is always the tile.
+    """
+    lattice, reach = tile.lattice, LEARNED_HALO_PX
+    window = tile.window(lattice.coarse).buffered(reach)
+    frame = mosaic.frame.buffered(halo)
+    if mosaic.context is None:
+        raise GridError(f"tile {tile.id} was read without the bands {clouds.bands} of its mask")
+    reflectance = _fit(mosaic.context, frame, window, FILL)
+    scl = _fit(mosaic.scl, frame, window, int(Scl.NO_DATA))
+    classes = clouds(reflectance)
+    mask = mask_learned(classes, scl, recipe, lattice.ground_m(tile.row, tile.col))
+    return np.ascontiguousarray(mask[reach:-reach, reach:-reach])
+
+
+def _fit(values: np.ndarray, frame: PixelWindow, window: PixelWindow, fill: int) -> np.ndarray:
+    """Pixels of a window from those of a frame; fill beyond it."""
+    out = np.full((*values.shape[:-2], window.height, window.width), fill, values.dtype)
+    top, left = window.row_off - frame.row_off, window.col_off - frame.col_off
+    r0, r1 = max(0, top), min(frame.height, top + window.height)
+    c0, c1 = max(0, left), min(frame.width, left + window.width)
+    if r0 < r1 and c0 < c1:
+        out[..., r0 - top : r1 - top, c0 - left : c1 - left] = values[..., r0:r1, c0:c1]
+    return out
 
 
 def row_parts(row: SceneRow) -> list[Block]:
@@ -218,9 +269,10 @@ def _cut(
     entry: str,
     tile: Tile,
     source: str,
+    whole: Mapping[str, np.ndarray],
 ) -> TileResult:
     """One whole tile: the frame's pixels where it reaches, fill elsewhere."""
-    arrays = {}
+    arrays = dict(whole)
     for path, (values, fill) in layers.items():
         resolution_m = int(path.split("m/", maxsplit=1)[0])
         arrays[path] = _paste(values, mosaic.frame, tile, resolution_m, fill)

@@ -9,7 +9,7 @@ depend on how tiles are grouped into blocks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,6 +53,8 @@ class ReadOptions:
     """Those of ``bands`` whose files are read, and that quality speaks of; None: all."""
     engine: Engine | None = None
     """Opens the files in place of our own reader."""
+    context: tuple[str, ...] = ()
+    """Bands that a learned mask looks at: read with the halo, at the pixel of SCL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class Mosaic:
     """Ids of the items that pixels come from."""
     reads: Mapping[Tile, int] = field(default_factory=dict)
     """Files that each tile needed, those that failed included."""
+    context: np.ndarray | None = None
+    """Dims (band, y, x), int16, at the pixel of SCL, with its halo; fill where unknown."""
 
 
 def read_mosaic(
@@ -120,36 +124,93 @@ def read_mosaic(
     failed = [
         _failure(choice, lost.number, lost.error, lost.where(choice)) for lost in choice.unread
     ]
+    context, more = _read_context(choice, options) if options.context else (None, [])
     if window is not None:
         inside = _narrow(choice, halo, window)
         core, bits = np.ascontiguousarray(core[inside]), bits[inside]
-    mosaic = _layers(bits, options.bands, block.lattice)
-    jobs = [
-        (number, band)
-        for number in range(len(choice.scenes))
-        if (core == number).any()
-        for band in (options.bands if options.read is None else options.read)
-    ]
-    results = io_pool().map(_reader(choice, core, options), jobs)
-    for (number, band), result in zip(jobs, results, strict=True):
-        _place(mosaic, choice, core, number, band, result, options.bands)
-        if isinstance(result, ReadError):
-            failed.append(_failure(choice, number, result, core == number))
-    for resolution_m, values in mosaic.reflectance.items():
+    layers, lost = _read_layers(choice, core, bits, options, options.bands)
+    failed += lost
+    for resolution_m, values in layers.reflectance.items():
         # without a band of this pixel the scene classification alone tells
         factor = block.lattice.coarse // resolution_m
         nothing = (values == FILL).all(axis=0) if len(values) else _upsample(core < 0, factor)
-        mosaic.quality[resolution_m][nothing] |= np.uint8(Quality.NO_DATA)
+        layers.quality[resolution_m][nothing] |= np.uint8(Quality.NO_DATA)
+    reads = dict(_count_reads(choice, core, failed, len(options.bands)))
+    failed += _only_new(more, failed)
     used = sorted({choice.scenes[n].item_id for n in np.unique(core) if n >= 0})
     return Mosaic(
         choice.frame,
         choice.scl,
-        mosaic.reflectance,
-        mosaic.quality,
+        layers.reflectance,
+        layers.quality,
         tuple(failure for failure in failed if failure.tiles),
         tuple(used),
-        dict(_count_reads(choice, core, failed, len(options.bands))),
+        reads,
+        context,
     )
+
+
+def _read_layers(
+    choice: _Choice,
+    core: np.ndarray,
+    bits: np.ndarray,
+    options: ReadOptions,
+    bands: Sequence[str],
+    reach: int = 0,
+) -> tuple[_Layers, list[FailedRead]]:
+    """Read bands where their scenes were chosen; ``reach`` pixels around a tile are its own."""
+    layers = _layers(bits, bands, choice.block.lattice)
+    jobs = [
+        (number, band)
+        for number in range(len(choice.scenes))
+        if (core == number).any()
+        for band in bands
+        if options.read is None or band in options.read
+    ]
+    results = io_pool().map(_reader(choice, core, options), jobs)
+    failed = []
+    for (number, band), result in zip(jobs, results, strict=True):
+        _place(layers, choice, core, number, band, result, bands)
+        if isinstance(result, ReadError):
+            failed.append(_failure(choice, number, result, core == number, reach))
+    return layers, failed
+
+
+def _read_context(choice: _Choice, options: ReadOptions) -> tuple[np.ndarray, list[FailedRead]]:
+    """Bands with the halo of SCL, brought to its pixel."""
+    halo, lattice = options.halo_px, choice.block.lattice
+    wide = replace(choice, frame=choice.frame.buffered(halo))
+    bits = np.zeros(choice.index.shape, np.uint8)
+    layers, failed = _read_layers(wide, choice.index, bits, options, options.context, halo)
+    planes = []
+    for band in options.context:
+        level = lattice.level(native_resolution_m(band))
+        position = _bands_at(options.context, level, lattice).index(band)
+        planes.append(_thin(layers.reflectance[level][position], lattice.coarse // level))
+    return np.stack(planes), failed
+
+
+def _only_new(more: Iterable[FailedRead], known: Sequence[FailedRead]) -> list[FailedRead]:
+    """Failed reads without the tiles that miss the same asset already."""
+    found = []
+    for one in more:
+        same = [k.tiles for k in known if (k.item_id, k.band) == (one.item_id, one.band)]
+        tiles = tuple(tile for tile in one.tiles if not any(tile in other for other in same))
+        if tiles:
+            found.append(replace(one, tiles=tiles))
+    return found
+
+
+def _thin(values: np.ndarray, factor: int) -> np.ndarray:
+    """The mean of at least three of four pixels, int16."""
+    if factor == 1:
+        return values
+    parts = values.reshape(values.shape[0] // factor, factor, -1, factor).astype(np.float32)
+    valid = parts != FILL
+    count = valid.sum(axis=(1, 3))
+    total = np.where(valid, parts, 0).sum(axis=(1, 3))
+    mean = np.rint(total / np.maximum(count, 1)).astype(np.int16)
+    return np.where(count >= factor * factor - 1, mean, np.int16(FILL))
 
 
 def _count_reads(
@@ -229,7 +290,7 @@ def _choose(
     )
     for scene in own:
         if not options.warp:
-            _check_grid(scene, options.bands, block.lattice)
+            _check_grid(scene, (*options.bands, *options.context), block.lattice)
         _offer(choice, scene, window, options)
     for unread in choice.unread:
         unread.settle(choice)
@@ -486,12 +547,14 @@ def _tile_distance(scene: Scene, tile: Tile) -> tuple[float, str]:
     return far + dx * dx + dy * dy, scene.item_id
 
 
-def _tile_slices(block: Block, frame: PixelWindow) -> Iterable[tuple[Tile, slice, slice]]:
+def _tile_slices(
+    block: Block, frame: PixelWindow, reach: int = 0
+) -> Iterable[tuple[Tile, slice, slice]]:
     """Each tile of a block with its rows and columns in the frame, where it has any."""
     for i in range(block.n_rows):
         for j in range(block.n_cols):
             tile = Tile(block.zone, block.row + i, block.col + j)
-            window = tile.window(block.lattice.coarse)
+            window = tile.window(block.lattice.coarse).buffered(reach)
             rows = _overlap(window.row_off, window.height, frame.row_off, frame.height)
             cols = _overlap(window.col_off, window.width, frame.col_off, frame.width)
             if rows.start < rows.stop and cols.start < cols.stop:
@@ -566,10 +629,12 @@ def _place(
     place_band(dn, offset, share, (rows.start, cols.start), target, quality)
 
 
-def _failure(choice: _Choice, number: int, error: ReadError, where: np.ndarray) -> FailedRead:
+def _failure(
+    choice: _Choice, number: int, error: ReadError, where: np.ndarray, reach: int = 0
+) -> FailedRead:
     tiles = tuple(
         tile
-        for tile, rows, cols in _tile_slices(choice.block, choice.frame)
+        for tile, rows, cols in _tile_slices(choice.block, choice.frame, reach)
         if where[rows, cols].any()
     )
     return FailedRead(

@@ -58,7 +58,8 @@ def collect_report(context: StageContext, record: Mapping[str, Any]) -> ReportDa
         )
     product, change = map_product(context), change_name(context)
     recipe = composite_recipe(config)
-    composite = recipe.product if recipe and recipe.product in reader.products() else None
+    shown = recipe is not None and recipe.is_spectral and recipe.product in reader.products()
+    composite = recipe.product if shown else None
     views = read_views(
         reader,
         ViewRequest(

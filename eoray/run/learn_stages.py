@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from eoray.errors import ConfigError
@@ -9,7 +10,7 @@ from eoray.grid import Zone
 from eoray.run.driver import StagePlan
 from eoray.run.sources import DigestLines, SourcedWorker, with_sources
 from eoray.run.stages import StageContext, composite_recipe, outcome_of
-from eoray.timeline import DateRange
+from eoray.timeline import NEW_YEAR, DateRange, parse_month_day
 
 if TYPE_CHECKING:
     from eoray.models.package import ModelPackage
@@ -36,6 +37,7 @@ def fit_options(context: StageContext) -> FitOptions:
         labels=context.run.resolve(fit.labels),
         product=recipe.product,
         time=(days.start.isoformat(), days.end.isoformat()),
+        season_start=None if recipe.season_start == NEW_YEAR else recipe.season_start,
         bands=fit.bands or config.cube.bands,
         class_property=fit.class_property,
         classes=fit.classes,
@@ -147,13 +149,21 @@ def _stored_keys(reader: Any, product: str, zone: Zone) -> dict[int, str]:
 
 
 def predict_days(context: StageContext) -> tuple[str, str]:
-    """Days to map: those of the run file, or the run's last complete calendar year."""
+    """Days to map: those of the run file, or the run's last complete year of composites."""
     config = context.config
     if config.predict.time is not None:
         days = DateRange.parse(config.predict.time)
         return days.start.isoformat(), days.end.isoformat()
     days = config.days
-    last = days.end.year if (days.end.month, days.end.day) == (12, 31) else days.end.year - 1
-    if last < days.start.year or (last == days.start.year and days.start.timetuple().tm_yday > 1):
-        return days.start.isoformat(), days.end.isoformat()
-    return f"{last}-01-01", f"{last}-12-31"
+    last = last_year(days, parse_month_day(config.cube.composite.season_start))
+    return (last or days).start.isoformat(), (last or days).end.isoformat()
+
+
+def last_year(days: DateRange, season_start: tuple[int, int] = NEW_YEAR) -> DateRange | None:
+    """The last whole year within a range that begins on a (month, day); None without one."""
+    after = days.end + timedelta(days=1)
+    end = date(after.year, *season_start)
+    if end > after:
+        end = date(after.year - 1, *season_start)
+    start = date(end.year - 1, *season_start)
+    return DateRange(start, end - timedelta(days=1)) if start >= days.start else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from eoray.catalog.audit import Audit
     from eoray.catalog.lineage import LineageReport
     from eoray.catalog.scene import Resolution, Scene
-    from eoray.config import MaskSection, RunConfig
+    from eoray.config import RunConfig
     from eoray.cube.layout import TimeEntry
+    from eoray.models.clouds import OmniCloudMask
     from eoray.run.session import Run
 
 
@@ -76,10 +77,14 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
     terrain = (
         None if config.cube.dem is None else check_dem(run.resolve(config.cube.dem), aoi.tiles)
     )
+    clouds = cloud_classifier(config, run.resolve)
+    context = [] if clouds is None else [band for band in clouds.bands if band not in bands]
+    read = (*bands, *context)
     items, known_hash = _items(run, aoi, days)
-    resolution = _under_the_sun(resolve_items(config, items), config.cube.max_sun_zenith)
-    check_grids(resolution.scenes, bands, warp=config.cube.warp, grid=grid)
-    resolution = add_fallback(run, resolution, aoi, bands, freeze=freeze)
+    resolution = resolve_items(config, items, context)
+    resolution = _under_the_sun(resolution, config.cube.max_sun_zenith)
+    check_grids(resolution.scenes, read, warp=config.cube.warp, grid=grid)
+    resolution = add_fallback(run, resolution, aoi, read, freeze=freeze)
     entries, rows = plan_scenes(resolution.scenes, aoi.tiles)
     if not rows:
         raise CatalogError(
@@ -108,18 +113,20 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
     )
 
 
-def resolve_items(config: RunConfig, items: Sequence[pystac.Item]) -> Resolution:
-    """Scenes of some items, by the rules of a run file."""
+def resolve_items(
+    config: RunConfig, items: Sequence[pystac.Item], context: Sequence[str] = ()
+) -> Resolution:
+    """Scenes of some items, by the rules of a run file, with bands that a mask looks at."""
     from eoray.catalog.scene import resolve_scenes
 
     return resolve_scenes(
         items,
         provider=config.source.provider,
         lineage=_lineage(config),
-        bands=resolve_bands(config.cube.bands),
+        bands=(*resolve_bands(config.cube.bands), *context),
         offset=config.source.offset,
         errors="record",
-        require_scl=config.cube.mask.method == "scl",
+        require_scl=config.cube.mask.method.startswith("scl"),
     )
 
 
@@ -199,7 +206,7 @@ def cube_recipe(config: RunConfig, bands: Sequence[str]) -> CubeRecipe:
     """The part of a run file that two cubes must share."""
     return CubeRecipe(
         bands=tuple(bands),
-        mask=_mask_recipe(config.cube.mask),
+        mask=_mask_recipe(config),
         lineage=_lineage_parameters(config),
         collection=config.source.collection,
         warp=config.cube.warp,
@@ -207,10 +214,32 @@ def cube_recipe(config: RunConfig, bands: Sequence[str]) -> CubeRecipe:
     )
 
 
-def _mask_recipe(mask: MaskSection) -> MaskRecipe:
+def _mask_recipe(config: RunConfig) -> MaskRecipe:
+    mask = config.cube.mask
     if mask.method == "none":
         return MaskRecipe(clear=tuple(range(1, 12)), cloud_m=0, shadow_m=0)
-    return MaskRecipe(clear_classes(mask.scl_clear), mask.dilate_cloud_m, mask.dilate_shadow_m)
+    clouds = cloud_classifier(config)
+    return MaskRecipe(
+        clear_classes(mask.scl_clear),
+        mask.dilate_cloud_m,
+        mask.dilate_shadow_m,
+        learned="" if clouds is None else clouds.name,
+        with_scl=mask.method.startswith("scl"),
+    )
+
+
+def cloud_classifier(
+    config: RunConfig, resolve: Callable[[str], str] = str
+) -> OmniCloudMask | None:
+    """The networks that the mask of a run file asks for; None where SCL tells."""
+    mask = config.cube.mask
+    if "omnicloudmask" not in mask.method:
+        return None
+    from eoray.models.clouds import CloudNetwork, OmniCloudMask
+
+    return OmniCloudMask(
+        tuple(CloudNetwork(resolve(w.path), w.sha256.lower(), w.encoder) for w in mask.weights)
+    )
 
 
 def _lineage_parameters(config: RunConfig) -> dict[str, Any]:

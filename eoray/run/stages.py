@@ -102,9 +102,13 @@ class StageContext:
 def run_cube(context: StageContext) -> dict[str, Any]:
     """Read the scenes of the run into the store, then make composites of them."""
     from eoray.cube.scenes import SceneWorker, scene_product
+    from eoray.run.planning import cloud_classifier
 
     plan = context.cube
     settings = context.config
+    clouds = cloud_classifier(settings, context.run.resolve)
+    if clouds is not None:
+        clouds.load()  # wrong weights are refused before anything is written
     _record_plan(context, plan)
     errors = context.manner.errors or settings.cube.errors or settings.run.errors
     raise_errors = errors == "raise"
@@ -113,6 +117,7 @@ def run_cube(context: StageContext) -> dict[str, Any]:
         raise_errors=raise_errors,
         retries=settings.run.retries,
         seconds=settings.run.read_seconds,
+        clouds=clouds,
     )
     spec = scene_product(plan.recipe)
     if context.manner.heal is None:
@@ -207,8 +212,17 @@ def _run_composites(context: StageContext) -> StageReport | None:
 def composite_recipe(config: RunConfig) -> Any:
     """The composite that a run file asks for, or None."""
     from eoray.cube.composite import CompositeRecipe
+    from eoray.timeline import parse_month_day
 
     composite = config.cube.composite
     if composite.method == "none":
         return None
-    return CompositeRecipe(composite.method, composite.period, composite.min_obs, config.cube.nbar)
+    return CompositeRecipe(
+        composite.method,
+        composite.period,
+        composite.min_obs,
+        season_start=parse_month_day(composite.season_start),
+        by_solar_day=composite.group == "solar-day",
+        percentiles=composite.percentiles,
+        nbar=config.cube.nbar,
+    )

@@ -46,6 +46,8 @@ class FitOptions:
     """Legend in order; empty takes the classes that occur, by name."""
     n_periods: int | None = None
     """Composites per sample; None takes one year."""
+    season_start: tuple[int, int] | None = None
+    """(month, day) on which a sample begins; None takes that of the first composite in time."""
     model: str = "unet"
     model_options: Mapping[str, Any] = field(default_factory=dict)
     """Such as ``{"encoder": "resnet18"}``."""
@@ -92,7 +94,7 @@ class FitPlan:
     def key(self) -> str:
         """8 hex digits over all that decides the weights; names the checkpoints' folder."""
         options = asdict(self.options)
-        for name in ("labels", "checkpoint_every"):
+        for name in ("labels", "checkpoint_every", "season_start"):  # the recipe has the last
             options.pop(name)
         digest = hashlib.sha256()
         digest.update(to_canonical_json([self.recipe.to_dict(), options]).encode())
@@ -159,7 +161,13 @@ def plan_fit(
             f"{', '.join(view.products()) or 'nothing'}; run the cube stage with a composite, or "
             "name one of these"
         )
-    seasons = find_seasons(view, options.product, options.time, n_periods=options.n_periods)
+    seasons = find_seasons(
+        view,
+        options.product,
+        options.time,
+        n_periods=options.n_periods,
+        season_start=options.season_start,
+    )
     observed = _observed(view, options, seasons, tiles)
     tiles = tuple(sorted({tile for season in observed for tile in season}))
     legend = Legend(tuple(options.classes)) if options.classes else None

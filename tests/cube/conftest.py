@@ -204,7 +204,17 @@ def build_scene_cube(folder: Path) -> SceneCube:
 
     recipe = CubeRecipe(SCENE_BANDS, MaskRecipe(), {"mixed": False}, "sentinel-2-c1-l2a")
     target = Store(str(folder / "cube.icechunk"), scene_product(recipe))
-    dates = [entry(day, satellite="S2A", period_end="x") for day in (3, 20, 9, 28)]
+    dates = [
+        entry(
+            day,
+            satellite="S2A",
+            period_end="x",
+            solar_day=f"2021-01-{day:02d}",
+            view_zenith=day / 4,
+            sun_zenith=70.0 - day,
+        )
+        for day in (3, 20, 9, 28)
+    ]
     target.append(dates[:2])
     target.append(dates[2:3])
     target.append(dates[3:])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eoray.cube.mask import MaskRecipe, clear_classes, grow, mask_scl
+from eoray.cube.mask import MaskRecipe, clear_classes, grow, mask_learned, mask_scl
 from eoray.sentinel2 import Mask, Scl
 
 NO_GROWTH = MaskRecipe(cloud_m=0, shadow_m=0)
@@ -101,3 +101,48 @@ def test_name_of_a_recipe_tells_recipes_apart() -> None:
     assert len({recipe.name for recipe in recipes}) == 4
     assert MaskRecipe(clear=(6, 5, 4)).name == MaskRecipe().name
     assert clear_classes([6, 4, 4]) == (4, 6)
+
+
+ALONE = MaskRecipe(cloud_m=0, shadow_m=0, learned="net", with_scl=False)
+BOTH = MaskRecipe(cloud_m=0, shadow_m=0, learned="net")
+
+
+@pytest.mark.parametrize(
+    ("found", "scl", "alone", "both"),
+    [
+        (0, 4, 0, 0),
+        (0, 9, 0, Mask.CLOUD),  # bright soil that Sen2Cor calls cloud
+        (1, 4, Mask.CLOUD, Mask.CLOUD),  # a cloud that it misses
+        (2, 8, Mask.CIRRUS, Mask.CIRRUS | Mask.CLOUD),
+        (3, 6, Mask.SHADOW, Mask.SHADOW),
+        (0, 11, Mask.SNOW, Mask.SNOW),
+        (0, 1, Mask.INVALID, Mask.INVALID),
+        (1, 0, Mask.INVALID, Mask.INVALID),  # nobody saw it
+        (255, 4, Mask.OTHER, Mask.OTHER),  # a band was missing: never clear in silence
+        (7, 4, Mask.OTHER, Mask.OTHER),
+    ],
+)
+def test_a_network_joins_or_replaces_scl(found: int, scl: int, alone: int, both: int) -> None:
+    classes, scl_map = (np.full((1, 1), value, np.uint8) for value in (found, scl))
+    assert mask_learned(classes, scl_map, ALONE).item() == int(alone)
+    assert mask_learned(classes, scl_map, BOTH).item() == int(both)
+
+
+def test_clouds_of_a_network_grow_as_those_of_scl_do() -> None:
+    rng = np.random.default_rng(1)
+    classes = np.zeros((60, 60), np.uint8)
+    classes[rng.random(classes.shape) < 0.01] = 1
+    classes[rng.random(classes.shape) < 0.01] = 3
+    as_scl = np.array([4, 9, 10, 3], np.uint8)[classes]
+    recipe = MaskRecipe(learned="net", with_scl=False)
+    found = mask_learned(classes, np.full_like(classes, 4), recipe)
+    np.testing.assert_array_equal(found, mask_scl(as_scl, MaskRecipe()))
+    assert (found & int(Mask.DILATED)).any()
+
+
+def test_names_tell_networks_and_the_part_of_scl() -> None:
+    assert MaskRecipe().name == "scl4-5-6/cloud100m/shadow60m"  # as in cubes of 0.1.0
+    assert MaskRecipe(learned="net-1").name == "net-1+scl4-5-6/cloud100m/shadow60m"
+    assert MaskRecipe(learned="net-1", with_scl=False).name == "net-1+snow1/cloud100m/shadow60m"
+    clear = MaskRecipe((4, 5, 6, 11), learned="net-1", with_scl=False)
+    assert clear.name == "net-1+snow0/cloud100m/shadow60m"

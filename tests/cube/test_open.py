@@ -10,13 +10,21 @@ import pytest
 import shapely
 import xarray as xr
 
+from eoray.cube.composite import (
+    CompositeRecipe,
+    CompositeWorker,
+    composite_product,
+    plan_composites,
+)
 from eoray.cube.open import open_cube
 from eoray.cube.read import CubeReader, CubeSource
 from eoray.errors import ConfigError, StoreError
 from eoray.grid import PixelWindow, Tile
 from eoray.sentinel2 import FILL
+from eoray.timeline import DateRange
 
 Make = Callable[..., Any]
+JANUARY = DateRange.parse("2021-01-01/2021-01-31")
 
 
 def test_reflectance_is_as_stored_and_sorted_by_time(scene_cube: Any) -> None:
@@ -228,3 +236,43 @@ def test_an_earlier_snapshot_opens(coarse_store: Any, make_entry: Make, make_res
         for s in (before, None)
     ]
     assert sizes == [16, 32]
+
+
+def composite(cube: Any, make_store: Make, method: str) -> str:
+    """Write a composite of the second tile into a store of its own."""
+    recipe = CompositeRecipe(method, "P1M", 3)
+    reader = CubeReader(CubeSource(cube.url))
+    entries, rows = plan_composites(recipe, reader, cube.tiles, JANUARY)
+    store = make_store(composite_product(recipe, reader, [32]))
+    store.append(entries[32][-2:])
+    (result,) = CompositeWorker(CubeSource(cube.url), recipe)(rows[1])
+    store.write(result)
+    return str(store.url)
+
+
+def test_periods_have_bounds(scene_cube: Any, make_store: Make) -> None:
+    url = composite(scene_cube, make_store, "count")
+    dataset = open_cube(url, 20, product="s2-P1M-count", time=str(JANUARY))
+    assert dataset.time.attrs["bounds"] == "time_bnds"
+    assert dataset.time_bnds.dims == ("time", "bnds")
+    assert dataset.time_bnds.values.astype("datetime64[D]").astype(str).tolist() == [
+        ["2021-01-01", "2021-02-01"]
+    ]
+    assert set(dataset.data_vars) == {"n_obs", "n_orbit", "doy_spread"}
+    assert dataset.n_obs.max() == 3
+    with pytest.raises(ConfigError, match="holds no bands"):
+        open_cube(url, 20, product="s2-P1M-count", bands=["B8A"])
+    assert "time_bnds" not in open_cube(scene_cube.url, 20)
+
+
+def test_percentiles_are_arrays_like_reflectance(scene_cube: Any, make_store: Make) -> None:
+    url = composite(scene_cube, make_store, "percentiles")
+    dataset = open_cube(
+        url, 20, product="s2-P1M-percentiles", time=str(JANUARY), bands=["B12"], decode=True
+    )
+    spread = (dataset.p90 - dataset.p10).isel(time=0, band=0, y=slice(100, 140), x=slice(0, 40))
+    assert dataset.p50.dims == ("time", "band", "y", "x")
+    assert dataset.band.values.tolist() == ["B12"]
+    assert 0 <= float(spread.min()) < float(spread.max()) < 1
+    with pytest.raises(ConfigError, match="at 20 m only B8A, B12; name bands of one native pixel"):
+        open_cube(url, 20, product="s2-P1M-percentiles", bands=["B03", "B12"])

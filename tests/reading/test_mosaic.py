@@ -497,6 +497,31 @@ def test_resolution_without_a_band_takes_validity_from_scl(
         assert inside.sum() == 500 * 600 * factor**2
 
 
+def test_context_is_the_bands_with_their_halo_at_20_m(
+    granules: Any, block: Block, corner: tuple[int, int]
+) -> None:
+    """As a larger block has them, where a 20 m pixel is the mean of at least three of four."""
+
+    def patch(arrays: dict[str, np.ndarray]) -> None:
+        arrays["B04"][40:, 60:][0:2, 0:2] = [[2001, 2002], [2004, 0]]
+        arrays["B04"][40:, 60:][0:2, 2:4] = [[2001, 0], [2004, 0]]
+
+    scene = whole(granules, corner, patch=patch)
+    options = replace(OPTIONS, bands=("B8A",), halo_px=16, context=("B04", "B8A"))
+    mosaic = read_mosaic([scene], block, options)
+    plain = read_mosaic([scene], block, replace(options, bands=BANDS, context=()))
+    assert mosaic.context is not None
+    assert mosaic.context.shape == (2, N + 32, N + 32)
+    np.testing.assert_array_equal(mosaic.context[1, 16:-16, 16:-16], plain.reflectance[20][0])
+    assert mosaic.context[0, 16, 16:18].tolist() == [1002, FILL]
+    fine = plain.reflectance[10][1, 2:, 2:].astype("f8")
+    mean = fine.reshape(N - 1, 2, N - 1, 2).mean(axis=(1, 3))
+    np.testing.assert_array_equal(mosaic.context[0, 17:-16, 17:-16], np.rint(mean))
+    file = granules.written["32TQS_a"]["B8A"].astype(int) - 1000
+    np.testing.assert_array_equal(mosaic.context[1], file[4 : 4 + N + 32, 14 : 14 + N + 32])
+    np.testing.assert_array_equal(mosaic.reflectance[20], plain.reflectance[20])
+
+
 def scene_row(scenes: list[Any], block: Block) -> SceneRow:
     tiles = tuple(
         Tile(block.zone, block.row + i, block.col + j)
@@ -506,17 +531,33 @@ def scene_row(scenes: list[Any], block: Block) -> SceneRow:
     return SceneRow("row", "take", block, tiles, tuple(scenes), tuple(t.id for t in tiles))
 
 
+class Relative:
+    """Stands for a network: a pixel's class follows from the whole picture and its surroundings."""
+
+    bands = ("B04", "B03", "B8A")
+
+    def __call__(self, reflectance: np.ndarray) -> np.ndarray:
+        valid = (reflectance != FILL).all(axis=0)
+        bright = np.where(valid, reflectance.astype("f8").sum(axis=0), 0.0)
+        level = bright / max(1.0, bright.max()) + np.cumsum(bright, axis=1) / (bright.sum() + 1)
+        classes = np.digitize(level, np.quantile(level[valid], [0.9, 0.97, 0.99]))
+        return np.where(valid, classes, 255).astype(np.uint8)
+
+
 @pytest.mark.parametrize(
-    "broken",
+    ("broken", "learned"),
     [
-        "",
-        "SCL of f",
-        pytest.param("B8A of b", marks=pytest.mark.slow),
-        pytest.param("SCL of c", marks=pytest.mark.slow),
+        ("", False),
+        ("", True),
+        ("SCL of f", False),
+        pytest.param("B8A of b", False, marks=pytest.mark.slow),
+        pytest.param("B8A of b", True, marks=pytest.mark.slow),
+        pytest.param("SCL of c", False, marks=pytest.mark.slow),
+        pytest.param("B04 of b", True, marks=pytest.mark.slow),
     ],
 )
 def test_tiles_of_a_block_equal_the_tiles_read_one_by_one(
-    granules: Any, block: Block, corner: tuple[int, int], broken: str
+    granules: Any, block: Block, corner: tuple[int, int], broken: str, learned: bool
 ) -> None:
     """Grouping is no input: granules, foreign pixels, clouds at tile borders, failed reads."""
     made = [scene for scene, _ in overlapping(granules, corner).values()]
@@ -542,8 +583,9 @@ def test_tiles_of_a_block_equal_the_tiles_read_one_by_one(
         band, _, letter = broken.split()
         (scene,) = [s for s in scenes if s.item_id.endswith(f"_{letter}")]
         Path(scene.asset(band).href).unlink()
-    recipe = CubeRecipe(("B03", "B8A"), MaskRecipe(), {}, "sentinel-2-c1-l2a")
-    worker = SceneWorker(recipe, retries=0)
+    mask = MaskRecipe(learned="relative" if learned else "")
+    recipe = CubeRecipe(("B03", "B8A"), mask, {}, "sentinel-2-c1-l2a")
+    worker = SceneWorker(recipe, retries=0, clouds=Relative() if learned else None)
     row = scene_row(scenes, block)
     together = list(worker(row))
     assert [result.tile for result in together] == list(row.tiles)
