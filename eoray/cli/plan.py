@@ -34,17 +34,32 @@ def plan(
             "--also", metavar="COLLECTION", help="A further collection to ask; repeat it."
         ),
     ] = None,
+    from_orbits: Annotated[
+        bool,
+        typer.Option(
+            "--from-orbits", help="Ask no catalogue: what the orbits say of a place of any size."
+        ),
+    ] = False,
+    nodes: Annotated[
+        list[int] | None,
+        typer.Option("--nodes", min=1, metavar="N", help="Size of a cluster to reckon; repeat it."),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Say scenes, tiles, dates, bytes, requests, tasks and minutes of a run."""
+    """Say scenes, tiles, dates, bytes, requests, tasks, minutes and money of a run."""
     told: list[str] = []
 
     def action() -> Result:
         from eoray.run import load_run
 
-        asked = {"probe": probe, "audit": audit, "also": also or []}
-        report = load_run(run_file, overrides or []).plan(stage, **asked)
+        run = load_run(run_file, overrides or [])
+        if from_orbits:
+            scale = run.size_up(nodes)
+            told.append(scale.text())
+            return scale.to_dict()
+        asked = {"probe": probe, "audit": audit, "also": also or [], "nodes": nodes}
+        report = run.plan(stage, **asked)
         told.append(report.text())
         return report.to_dict()
 

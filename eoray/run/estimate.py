@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from eoray.catalog.scene import BandAsset, Scene
     from eoray.cube.plan import SceneRow
 
-_BYTES_PER_PIXEL = 2 / 1.6
+BYTES_PER_PIXEL = 2 / 1.6
 """uint16 after deflate with predictor: 1.4 to 2.0 times smaller by band."""
 
-_SCL_BYTES_PER_PIXEL = 0.1
+SCL_BYTES_PER_PIXEL = 0.1
 
 RULE_OF_THUMB = "sizes of the files and a rule of thumb of 1.25 bytes a pixel"
 
-_INTERNAL_PX = 1024
+INTERNAL_PX = 1024
 """Blocks of provider COGs; smaller files count as one request and a header."""
 
-_MB_PER_CORE_S = 60.0
+MB_PER_CORE_S = 60.0
 """Stored megabytes a core reads, harmonises and writes in a second, with GDAL; measured."""
 
 
@@ -68,7 +68,7 @@ class PlanReport:
             f"tiles     {self.tiles}",
             f"tasks     {self.tasks}",
             f"requests  {self.requests}",
-            f"bytes     {_human(self.bytes)}",
+            f"bytes     {human_bytes(self.bytes)}",
             f"time      about {self.minutes:.1f} min for the cube on this machine",
         ]
         return "\n".join([*head, *(str(line) for line in self.details.get("notes", ()))])
@@ -94,10 +94,10 @@ def estimate_reads(
                 area = _overlap_px(layer.asset, bounds)
                 if area == 0:
                     continue
-                requests += layer.n_files * (1 + max(1, round(area / _INTERNAL_PX**2)))
+                requests += layer.n_files * (1 + max(1, round(area / INTERNAL_PX**2)))
                 pixels += area * layer.n_bands
                 size += area * layer.bytes_per_pixel
-    seconds = pixels * 2 / 1e6 / _MB_PER_CORE_S / max(1, cpus)
+    seconds = pixels * 2 / 1e6 / MB_PER_CORE_S / max(1, cpus)
     return requests, round(size), seconds / 60
 
 
@@ -115,7 +115,7 @@ class _Layer:
     def bytes_per_pixel(self) -> float:
         """Of all the files together, compressed."""
         n_scl = self.n_files - self.n_bands
-        return self.n_bands * _BYTES_PER_PIXEL + n_scl * _SCL_BYTES_PER_PIXEL
+        return self.n_bands * BYTES_PER_PIXEL + n_scl * SCL_BYTES_PER_PIXEL
 
 
 def _layers_of(scene: Scene, wanted: frozenset[str]) -> list[_Layer]:
@@ -157,7 +157,8 @@ def _overlap_px(asset: BandAsset, bounds: Bounds) -> float:
     return across / a * down / -e
 
 
-def _human(size: float) -> str:
+def human_bytes(size: float) -> str:
+    """A size for a reader, in decimal units."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

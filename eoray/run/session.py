@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from eoray.config import RunConfig
     from eoray.run.heal import Holes
     from eoray.run.planning import CubePlan
+    from eoray.run.scale import ClusterSize, Scale
 
 Progress = Callable[[str, int, int], None]
 
@@ -88,6 +89,7 @@ class Run:
         probe: int = 0,
         audit: bool = False,
         also: Sequence[str] = (),
+        nodes: Sequence[int] | None = None,
     ) -> PlanReport:
         """Say what the run would do, without reading a pixel or writing anything.
 
@@ -97,6 +99,8 @@ class Run:
                 0 asks no server but the catalogue.
             audit: Ask the catalogue, without the run's filters, for the passes that are missing.
             also: Further collections of the catalogue to ask for them.
+            nodes: Sizes of a cluster to reckon hours and cost for; None: some, where the run file
+                has a section ``cluster``.
 
         Raises:
             EorayError: What would stop the run before it begins.
@@ -112,6 +116,7 @@ class Run:
         cpus = workers if isinstance(workers, int) else os.cpu_count() or 1
         requests, size, minutes = estimate_reads(cube.rows, cube.recipe.bands, cpus)
         forecast = _forecast(cube, probe) or Forecast(requests, size, RULE_OF_THUMB)
+        sizes = self._on_cluster(minutes * cpus / 60, nodes)
         return PlanReport(
             scenes=len(scenes_of(cube.rows)),
             dates=len({row.entry for row in cube.rows}),
@@ -129,6 +134,7 @@ class Run:
                     {"item": skipped.item_id, "reason": skipped.reason}
                     for skipped in cube.resolution.skipped
                 ],
+                "cluster": [size.to_dict() for size in sizes],
                 "notes": [
                     *cube.lineage.lines(),
                     *lacking.lines(),
@@ -136,9 +142,38 @@ class Run:
                     *cube.resolution.notes,
                     f"stages    {', '.join(chosen)}",
                     f"based on  {forecast.based_on}",
+                    *(size.line() for size in sizes),
                 ],
             },
         )
+
+    def size_up(self, nodes: Sequence[int] | None = None) -> Scale:
+        """Say what the cube of the run's place needs, from the orbits alone.
+
+        No catalogue is asked, so the place may be a country or all land.
+
+        Args:
+            nodes: Sizes of a cluster to reckon hours and cost for; None: some.
+
+        Raises:
+            ConfigError: The place or the bands cannot be used.
+        """
+        from eoray.run.aoi import resolve_aoi
+        from eoray.run.scale import NODES, size_up
+        from eoray.sentinel2 import resolve_bands
+
+        config = self.config
+        aoi = resolve_aoi(config.aoi, self.folder, config.cube.own_grid)
+        scale = size_up(aoi.tiles, resolve_bands(config.cube.bands), *config.days.bounds)
+        return replace(scale, cluster=tuple(self._on_cluster(scale.core_hours, nodes or NODES)))
+
+    def _on_cluster(self, core_hours: float, nodes: Sequence[int] | None) -> list[ClusterSize]:
+        """Sizes to reckon; none where nobody asks for a cluster."""
+        from eoray.run.scale import NODES, on_cluster
+
+        if nodes is None and "cluster" not in self.config.model_fields_set:
+            return []
+        return on_cluster(core_hours, self.config.cluster, nodes or NODES)
 
     def explain(self, tile: str, day: str) -> list[dict[str, Any]]:
         """Say what one tile of one day reads: items, files, windows, internal tiles, bytes.
