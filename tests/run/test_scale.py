@@ -88,7 +88,7 @@ def test_plan_from_orbits_asks_no_catalogue(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     answer: dict[str, Any] = json.loads(done.stdout)
     assert answer["tiles"] > 20
-    assert 90 < answer["passes"] < 170
+    assert 70 < answer["passes"] < 150  # one orbit has 73, two have 146
     assert [row["nodes"] for row in answer["cluster"]] == [6, 12]
     assert not (tmp_path / "out").exists()
 
