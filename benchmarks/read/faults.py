@@ -52,7 +52,8 @@ def measure(
     with archive_server(archive) as server:
         clean = folder / "clean"
         if not clean.exists():
-            load_run(_run_file(folder, "clean", server.url, days)).execute(["cube"])
+            # from the files themselves: headers of the server's are not known to this process
+            load_run(_run_file(folder, "clean", str(archive), days)).execute(["cube"])
         wanted = _files(folder, archive, days)
         chosen = random.Random(seed).sample(wanted, max(1, round(share * len(wanted))))
         server.set_broken(dict.fromkeys(chosen, kind))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eoray.cli import main
 from eoray.errors import ConfigError
 from eoray.reading import cog
 from eoray.reading.requests import forget_gates
@@ -93,6 +96,23 @@ def test_explain_names_windows_tiles_and_bytes(positions: Path, tmp_path: Path) 
     spans = [(offset, offset + length) for offset, length in red["ranges"]]
     assert all(any(s <= a and b <= e for s, e in spans) for a, b in inside)
     assert red["bytes"] >= sum(b - a for a, b in inside)
+
+
+def test_explain_and_plan_are_printed(
+    positions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_of(tmp_path, str(positions))
+    tile = OPTIONS.tile_list[0].id
+    with pytest.raises(SystemExit):
+        main(["explain", str(tmp_path / "run.yaml"), "--tile", tile, "--date", "2023-01-08"])
+    said = capsys.readouterr().out
+    assert f"{tile}  S2B_20230108T" in said
+    assert "3 files, 3 requests after the headers" in said
+    assert re.search(r"B04 +copied, 1024 x 1024 px from \(\d+, \d+\): 25 internal tiles", said)
+    with pytest.raises(SystemExit):
+        main(["plan", str(tmp_path / "run.yaml"), "--json"])
+    plan = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert plan["based_on"].startswith("headers of 9 files of 3 items")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
+from eoray.cli import main
 from eoray.cube import store
 from eoray.errors import StoreError
 from eoray.run import load_run
@@ -63,6 +65,15 @@ def test_a_value_that_is_not_the_sources_is_named(made: Path, tmp_path: Path) ->
     assert report.mismatches
     assert all(" values of B04 are not those of S2" in line for line in report.mismatches)
     assert "s2 tile z32r0391c070 at S2" in report.mismatches[0]
+
+
+def test_check_prints_what_was_compared(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["check", str(made / "out"), "--source", "--sample", "3"])
+    assert left.value.code == 0
+    said = capsys.readouterr().out
+    assert "as its ledger and its source say" in said
+    assert re.search(r"source +\d+ values in 3 windows compared\n", said)
 
 
 def test_files_that_are_gone_prove_nothing(made: Path, tmp_path: Path) -> None:
