@@ -16,7 +16,7 @@ from eoray.buckets import gdal_options
 from eoray.catalog.signing import token_url
 from eoray.grid import Affine6, Lattice, PixelWindow, Zone, lattice_of
 from eoray.reading.requests import Patience
-from eoray.reading.sign import signature
+from eoray.reading.sign import forget_signature, signature
 from eoray.reading.usage import READS, ReadUsage
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class GdalFile:
             with rasterio.Env(**gdal_options(href)):
                 self.dataset: DatasetReader = rasterio.open(f"/vsis3/{href.removeprefix('s3://')}")
         else:
-            self.dataset = rasterio.open(_signed(href, patience))
+            self.dataset = _open_signed(href, patience)
 
     def __enter__(self) -> Self:
         """Give the open file."""
@@ -137,6 +137,19 @@ class GdalFile:
         window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
         values: np.ndarray = self.dataset.read(1, window=window)
         return values
+
+
+def _open_signed(href: str, patience: Patience | None) -> DatasetReader:
+    import rasterio
+    from rasterio.errors import RasterioIOError
+
+    link = _signed(href, patience)
+    try:
+        return rasterio.open(link)
+    except RasterioIOError:
+        # GDAL does not say why: the next attempt shall not fail by an old right
+        forget_signature(token_url(href), link.partition("?")[2])
+        raise
 
 
 def _signed(href: str, patience: Patience | None = None) -> str:
