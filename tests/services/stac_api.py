@@ -80,14 +80,23 @@ def _postgres(programs: Path, data: Path, port: int) -> Iterator[None]:
     if os.getuid() == 0:
         shutil.chown(data, "postgres")
     options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": "/", **_as_postgres()}
-    made = [programs / "initdb", "-A", "trust", "-U", "pgstac", "--no-sync", "-D", data]
+    made: list[str | Path] = [
+        programs / "initdb",
+        "-A",
+        "trust",
+        "-U",
+        "pgstac",
+        "--no-sync",
+        "-D",
+        data,
+    ]
     subprocess.run(made, check=True, **options)
     settings = (
         f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} "
         "-c fsync=off -c max_locks_per_transaction=256"
     )
     log = data / "server.log"
-    control = [programs / "pg_ctl", "-w", "-t", "100", "-D", data]
+    control: list[str | Path] = [programs / "pg_ctl", "-w", "-t", "100", "-D", data]
     subprocess.run([*control, "-l", log, "-o", settings, "start"], check=True, **options)
     try:
         yield
@@ -119,7 +128,13 @@ def _load(
 @contextmanager
 def _served(python: Path, environment: dict[str, str], log: Path) -> Iterator[str]:
     port = _free_port()
-    command = [python, "-m", "uvicorn", "--factory", "stac_fastapi.pgstac.app:create_app"]
+    command: list[str | Path] = [
+        python,
+        "-m",
+        "uvicorn",
+        "--factory",
+        "stac_fastapi.pgstac.app:create_app",
+    ]
     with log.open("wb") as output:
         server = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
