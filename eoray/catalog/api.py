@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from eoray.catalog.static import (
     to_item,
 )
 from eoray.errors import CatalogError
+from eoray.masking import mask
 
 if TYPE_CHECKING:
     import pystac
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 _PAGE = 250
+
+_EMPTY_PAGES = 3
+"""In a row, each with a link to a further one: filters behind an index can leave some."""
 
 _MAX_VERTICES = 500
 """Above this an outline is sent as its box: services refuse long bodies. Items are filtered
@@ -57,7 +61,7 @@ def search_api(
     """
     name, extent = _collection(root, place, transport, collection)
     search = _search(root, place, transport, name, aoi, period, properties)
-    return Found(_pages(search, place, max_items), (extent,), name)
+    return Found(_collect(_pages(search, transport), place, max_items), (extent,), name)
 
 
 def _collection(
@@ -115,30 +119,48 @@ def _search(
     )
 
 
-def _pages(search: ItemSearch, place: str, max_items: int) -> list[pystac.Item]:
-    """Read pages until the last; a page that brings nothing new means that there is none."""
+def _pages(search: ItemSearch, transport: Transport) -> Iterator[Document]:
+    """Follow the links from page to page; pystac-client would end at one without items."""
+    from pystac import Link
+
+    page: Document = transport.io.read_json(
+        search.url, method=search.method, parameters=search.get_parameters()
+    )
+    yield page
+    while following := next((k for k in page.get("links", ()) if k.get("rel") == "next"), None):
+        link = Link.from_dict(following)
+        page = transport.io.read_json(link, parameters=search.get_parameters())
+        yield page
+
+
+def _collect(pages: Iterator[Document], place: str, max_items: int) -> list[pystac.Item]:
+    """Read pages until the last; those that bring nothing new mean that there is none."""
     from pystac_client.exceptions import APIError
 
     found: dict[tuple[str, str], Document] = {}
-    pages = search.pages_as_dicts()
-    number = 0
+    number = empty = 0
     while True:
         try:
             page = next(pages, None)
-        except (APIError, OSError, ValueError) as error:
+            features = [] if page is None else list(page["features"])
+        except (APIError, OSError, ValueError, KeyError, TypeError) as error:
             raise CatalogError(
                 f"page {number + 1} of the search at {place!r} failed after {len(found)} items "
-                f"({error}); try again later, or narrow aoi or time"
+                f"({_told(error)}); try again later, or narrow aoi or time"
             ) from error
         if page is None:
             return [to_item(document, _self(document)) for document in found.values()]
         number += 1
         before = len(found)
-        for feature in page["features"]:
+        for feature in features:
             found.setdefault((str(feature.get("collection")), str(feature.get("id"))), feature)
-        if len(found) == before:
+        empty = 0 if features else empty + 1
+        if (features and len(found) == before) or empty > _EMPTY_PAGES:
+            brings = (
+                "repeats items of" if features else f"is empty, as {empty - 1} before it, after"
+            )
             raise CatalogError(
-                f"the search at {place!r} pages without end: page {number} repeats items of the "
+                f"the search at {place!r} pages without end: page {number} {brings} the "
                 f"{before} before it; report it to the service, or use another catalogue"
             )
         if len(found) > max_items:
@@ -146,6 +168,12 @@ def _pages(search: ItemSearch, place: str, max_items: int) -> list[pystac.Item]:
                 f"the search at {place!r} gives more than {max_items} items in {number} pages; "
                 "narrow aoi or time"
             )
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, KeyError):
+        return f"the answer has no {error}"
+    return mask(" ".join(str(error).split()))[:200]
 
 
 def _self(document: Document) -> str:

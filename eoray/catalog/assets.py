@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -126,7 +127,11 @@ def _zone(epsg: int) -> int | None:
 
 def _file(item: pystac.Item, band: str, key: str, south_m: float) -> AssetFile:
     shape = _shape(item, key)
+    if min(shape) < 1:
+        raise CatalogError(_unplaced(item, key, "proj:shape", shape))
     a, b, c, d, e, f = _transform(item, key, shape)
+    if not all(map(math.isfinite, (a, b, c, d, e, f))) or a * e == b * d:
+        raise CatalogError(_unplaced(item, key, "proj:transform", (a, b, c, d, e, f)))
     href, *others = _places(item, key)
     return AssetFile(
         band,

@@ -62,6 +62,7 @@ class Transport:
             total=self.retries,
             connect=min(self.retries, 2),
             backoff_factor=0.3,
+            backoff_jitter=0.3,
             status_forcelist=(429, 500, 502, 503, 504),
             allowed_methods=None,
             raise_on_status=False,

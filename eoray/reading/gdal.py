@@ -17,7 +17,7 @@ from eoray.buckets import gdal_options
 from eoray.catalog.signing import token_url
 from eoray.grid import Affine6, Lattice, PixelWindow, Zone, lattice_of
 from eoray.reading.requests import Patience
-from eoray.reading.sign import signature
+from eoray.reading.sign import forget_signature, signature
 from eoray.reading.usage import READS, ReadUsage
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class GdalFile:
         place, options = gdal_place(href, patience)
         # options are kept by the handle
         with rasterio.Env(**options) if options else nullcontext():
-            self.dataset: DatasetReader = rasterio.open(place)
+            self.dataset: DatasetReader = _open(href, place)
 
     def __enter__(self) -> Self:
         """Give the open file."""
@@ -144,6 +144,20 @@ class GdalFile:
         window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
         values: np.ndarray = self.dataset.read(1, window=window)
         return values
+
+
+def _open(href: str, place: str) -> DatasetReader:
+    """Open a place of GDAL's; a right that it failed with is forgotten."""
+    import rasterio
+    from rasterio.errors import RasterioIOError
+
+    try:
+        return rasterio.open(place)
+    except RasterioIOError:
+        # GDAL does not say why: the next attempt shall not fail by an old right
+        if signed := token_url(href):
+            forget_signature(signed, place.partition("?")[2])
+        raise
 
 
 def _signed(href: str, patience: Patience | None = None) -> str:

@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -432,5 +432,5 @@ def _seconds_of(header: Any) -> float:
         when: datetime = parsedate_to_datetime(text)
     except ValueError:
         return 0.0
-    ahead = when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)
+    ahead: timedelta = when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)
     return max(0.0, ahead.total_seconds())

@@ -340,6 +340,9 @@ def test_scl_may_be_done_without_when_the_caller_says_so(load: Load) -> None:
     [
         ("proj:shape", None, "has proj:shape None"),
         ("proj:transform", [1, 2, 3], r"has proj:transform \[1, 2, 3\]"),
+        ("proj:transform", [0, 0, 699960, 0, 0, 5100000], r"has proj:transform \(0.0, 0.0"),
+        ("proj:transform", [10, 0, float("nan"), 0, -10, 5100000], "has proj:transform"),
+        ("proj:shape", [0, 10980], r"has proj:shape \(0, 10980\)"),
         ("proj:shape", [100, 100], "cover different ground"),
         ("proj:code", "EPSG:32633", "lie in different CRSs"),
         ("raster:bands", [{"scale": 0.0001, "offset": 0}], "declare different offsets"),

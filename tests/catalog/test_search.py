@@ -356,6 +356,73 @@ def test_a_service_that_pages_forever_is_stopped(service: Service) -> None:
     assert len(service.asked) == 2
 
 
+def test_empty_pages_on_the_way_lose_nothing(service: Service) -> None:
+    whole = service.answer
+
+    def holey(path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+        status, content = whole(path, body)
+        token = (body or {}).get("token", 0)
+        if path == "/search" and token == 2 and not (body or {}).get("again"):
+            following = {**(body or {}), "again": True}
+            link = {"rel": "next", "href": f"{service.url}/search", "method": "POST"}
+            return 200, {**content, "features": [], "links": [link | {"body": following}]}
+        return status, content
+
+    with serve(holey) as url:
+        service.url = url
+        items = search_items(url, aoi=AOI, collection=C1, limits=QUICK, **YEAR)
+    assert len(items) == 5
+
+
+def test_empty_pages_without_end_are_stopped(service: Service) -> None:
+    def endless(path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+        if path != "/search":
+            return service.answer(path, body)
+        link = {"rel": "next", "href": f"{service.url}/search", "method": "POST"}
+        following = {**(body or {}), "token": int((body or {}).get("token", 0)) + 1}
+        return 200, {
+            "type": "FeatureCollection",
+            "features": [],
+            "links": [link | {"body": following}],
+        }
+
+    with serve(endless) as url:
+        service.url = url
+        with pytest.raises(CatalogError, match=r"pages without end: page 4 is empty, as 3 before"):
+            search_items(url, aoi=AOI, collection=C1, limits=QUICK, **YEAR)
+
+
+def test_an_answer_that_is_no_page_is_named(service: Service) -> None:
+    def broken(path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+        return service.answer(path, body) if path != "/search" else (200, {"message": "sorry"})
+
+    with serve(broken) as url:
+        service.url = url
+        with pytest.raises(CatalogError, match=r"page 1 .*the answer has no 'features'"):
+            search_items(url, aoi=AOI, collection=C1, limits=QUICK, **YEAR)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_an_expired_token_of_a_catalogue_is_an_error_of_the_catalogue(
+    service: Service, status: int
+) -> None:
+    """Whether it is refused at once or between pages."""
+
+    def expiring(path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+        late = (body or {}).get("token") == 4
+        return (status, {"code": "ExpiredToken"}) if late else service.answer(path, body)
+
+    with serve(expiring) as url:
+        service.url = url
+        with pytest.raises(CatalogError, match=r"page 3 of .* failed after 4 items .*ExpiredToken"):
+            search_items(url, aoi=AOI, collection=C1, limits=QUICK, **YEAR)
+    with (
+        serve(lambda path, body: (status, {"code": "ExpiredToken"})) as url,
+        pytest.raises(CatalogError, match=r"cannot be reached .*ExpiredToken"),
+    ):
+        search_items(url, aoi=AOI, collection=C1, limits=QUICK, **YEAR)
+
+
 def test_too_many_items_are_refused(service: Service) -> None:
     limits = Limits(max_items=3, retries=0)
     with pytest.raises(CatalogError, match=r"more than 3 items in 2 pages"):

@@ -232,6 +232,15 @@ def test_neighbouring_ranges_are_one_request(server: FileServer) -> None:
     ]
 
 
+def test_an_answer_that_takes_too_long_is_one_of_a_busy_server(server: FileServer) -> None:
+    server.delay_s = 1.0
+    limit, before = gate_of(server.url).limit, READS.snapshot()
+    with pytest.raises(UnreachableError, match="timed out after 1 request"):
+        open_ranges(f"{server.url}/a.bin", Patience(retries=0, seconds=0.2)).head(10)
+    assert READS.snapshot().throttled == before.throttled + 1
+    assert gate_of(server.url).limit == limit // 2
+
+
 def test_retry_after_may_be_a_date(server: FileServer) -> None:
     when = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
     server.refuse = refuse_first(1, 503, Retry_After=when)

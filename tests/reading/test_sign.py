@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from rasterio.errors import RasterioIOError
 
 from eoray.buckets import Bucket, use_buckets
 from eoray.catalog.providers import PLANETARY_COMPUTER
@@ -20,7 +21,7 @@ from eoray.grid import PixelWindow
 from eoray.log import configure_logging
 from eoray.reading import sign
 from eoray.reading.cog import CogFile
-from eoray.reading.gdal import _signed
+from eoray.reading.gdal import GdalFile, _signed
 from eoray.reading.ranges import open_ranges
 from eoray.reading.requests import Pace, Patience, UnreachableError, forget_gates
 from eoray.reading.window import read_asset
@@ -130,6 +131,23 @@ def test_a_link_that_is_signed_already_is_read_as_it_is(server: FileServer, href
 def test_gdal_gets_the_right_too(server: FileServer, tmp_path: Path) -> None:
     assert _signed(f"{server.url}/box/a.jp2").startswith(f"{server.url}/box/a.jp2?se=")
     assert _signed("/data/a.jp2") == "/data/a.jp2"
+
+
+def test_gdal_asks_for_another_right_after_a_failure(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def refuse(link: str) -> None:
+        opened.append(link)
+        raise RasterioIOError("HTTP response code: 403")
+
+    monkeypatch.setattr(rasterio, "open", refuse)
+    for _ in range(2):
+        with pytest.raises(RasterioIOError):
+            GdalFile(f"{server.url}/box/a.jp2")
+    assert server.n_tokens == 2
+    assert opened[0] != opened[1]
 
 
 def test_a_service_that_gives_no_tokens_is_named(
