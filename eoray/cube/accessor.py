@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,8 @@ def register() -> None:
     """Make ``ds.eoray`` known to xarray; called by whatever opens a dataset."""
     import xarray as xr
 
-    xr.register_dataset_accessor("eoray")(EorayAccessor)
+    announce: Any = xr.register_dataset_accessor  # it has no types
+    announce("eoray")(EorayAccessor)
 
 
 class EorayAccessor:
@@ -113,7 +114,8 @@ class EorayAccessor:
             raise ConfigError(
                 "mask and quality were changed to numbers with NaN; keep them as bits"
             )
-        return ((mask == 0) & ((quality & np.uint8(UNUSABLE)) == 0)).rename("clear")
+        usable: xr.DataArray = (quality & np.uint8(UNUSABLE)) == 0
+        return (usable & (mask == 0)).rename("clear")
 
     def index(self, name: str) -> xr.DataArray:
         """Compute a spectral index.

@@ -153,8 +153,7 @@ class OdcStacFile(_LibraryFile):
             nodata=self.asset.nodata,
             fail_on_error=True,
         )
-        values: np.ndarray = loaded[band].values
-        return values[0]
+        return np.asarray(loaded[band].values[0])
 
 
 class StackstacFile(_LibraryFile):
@@ -187,10 +186,10 @@ class StackstacFile(_LibraryFile):
         )
         _check_stack(stack, geobox, place)
         try:
-            values: np.ndarray = stack.data.compute(scheduler="synchronous")
+            values = stack.data.compute(scheduler="synchronous")
         except RuntimeError as error:  # its word for a failed read
             raise OSError(str(error)) from error
-        return values[0, 0]
+        return np.asarray(values[0, 0])
 
 
 def _check_stack(stack: Any, geobox: GeoBox, place: str) -> None:

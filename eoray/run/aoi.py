@@ -84,7 +84,7 @@ def _read(path: str) -> BaseGeometry:
         raise ConfigError(
             f"aoi file {path!r} cannot be read ({error}); GeoJSON, GeoPackage and Shapefile work"
         ) from error
-    shapes = frame.geometry[frame.geometry.notna() & ~frame.geometry.is_empty]
+    shapes = frame.geometry[[shape is not None and not shape.is_empty for shape in frame.geometry]]
     if len(shapes) == 0:
         raise ConfigError(f"aoi file {path!r} holds no geometry; draw a polygon in it")
     if frame.crs is None:

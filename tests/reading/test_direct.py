@@ -16,7 +16,15 @@ from eoray.cube.direct import SceneReader
 from eoray.cube.mask import MaskRecipe
 from eoray.cube.scenes import PRODUCT, CubeRecipe, SceneWorker, plan_scenes
 from eoray.errors import ConfigError, GridError, ReadError
-from eoray.grid import TOP_M, PixelWindow, Tile, blocks_of_tiles
+from eoray.grid import (
+    TOP_M,
+    PixelWindow,
+    Tile,
+    blocks_of_tiles,
+    box_lonlat,
+    owner_mask,
+    tiles_of_geometry,
+)
 from eoray.reading import window as reading
 from eoray.reading.engines import ENGINES, StackstacFile, resolve_engine
 from eoray.sentinel2 import Quality
@@ -303,3 +311,53 @@ def test_unknown_and_absent_engines_are_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("eoray.reading.engines.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="run `pip install stackstac`"):
         resolve_engine("stackstac")
+
+
+def test_a_granule_over_the_equator_is_copied_into_tiles_of_both_hemispheres(
+    granules: Any,
+) -> None:
+    tiles = [Tile(32, 917, 40), Tile(32, 918, 40)]
+    assert [tile.is_south for tile in tiles] == [False, True]
+    top, left = tiles[0].row * 512 + 300, 40 * 512 + 17
+    recipe = replace(RECIPE, bands=("B8A",))
+    for name, south in (("32NQF_n", False), ("32MQE_s", True)):
+        box = {"row": top, "col": left, "height": 400, "width": 450}
+        scene = granules.write(name, **box, south=south)  # the same files, named either way
+        entries, rows = plan_scenes([scene], tiles)
+        assert sorted(tile for row in rows for tile in row.tiles) == tiles
+        reader = SceneReader(
+            recipe, 32, tuple(entries[32]), (tuple(rows),), key="equator", retries=0
+        )
+        window = PixelWindow(top, left, 400, 450)
+        values = reader.read(PRODUCT, 32, window=window, resolution_m=20, index=[0])[0, 0]
+        written = granules.written[name]["B8A"].astype("i4") - 1000
+        np.testing.assert_array_equal(values, written)
+        quality = reader.read(PRODUCT, 32, "quality", window=window, resolution_m=20)
+        assert not quality.any()
+
+
+def test_a_place_in_two_zones_has_each_pixel_of_ground_once(granules: Any) -> None:
+    """One granule at a border of zones: copied in its own, warped in the other."""
+    to_utm = Transformer.from_crs(4326, 32632, always_xy=True)
+    x, y = to_utm.transform(12.0, 46.5)
+    row, col = int((TOP_M - y) // 20), int(x // 20)
+    scene = granules.write("32TQS_a", row=row - 90, col=col - 100, height=200, width=190)
+    place = box_lonlat(11.99, 46.495, 12.01, 46.505)
+    tiles = tiles_of_geometry(place)
+    entries, rows = plan_scenes([scene], tiles)
+    assert sorted(entries) == [32, 33]
+    seen: dict[int, float] = {}
+    for zone in (32, 33):
+        own = tuple(row for row in rows if row.block.zone == zone)
+        reader = SceneReader(RECIPE, zone, tuple(entries[zone]), (own,), key="two", retries=0)
+        seen[zone] = 0.0
+        for tile in (t for row in own for t in row.tiles):
+            asked: dict[str, Any] = {"window": tile.window(20), "resolution_m": 20, "index": [0]}
+            quality = reader.read(PRODUCT, zone, "quality", **asked)[0]
+            there = (quality & int(Quality.NO_DATA)) == 0
+            warped = (quality & int(Quality.FOREIGN_ZONE)) > 0
+            assert (warped[there] == (zone == 33)).all()
+            seen[zone] += float((there & owner_mask(tile, 20)).sum()) * 400
+    assert min(seen.values()) > 0.2 * 3800 * 4000
+    # a pixel of the border line more or less
+    assert sum(seen.values()) == pytest.approx(3800 * 4000, abs=4000 * 20)
