@@ -58,7 +58,7 @@ def plan(
             scale = run.size_up(nodes)
             told.append(scale.text())
             return scale.to_dict()
-        asked = {"probe": probe, "audit": audit, "also": also or [], "nodes": nodes}
+        asked: dict[str, Any] = {"probe": probe, "audit": audit, "also": also or [], "nodes": nodes}
         report = run.plan(stage, **asked)
         told.append(report.text())
         return report.to_dict()

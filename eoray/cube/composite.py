@@ -481,7 +481,7 @@ def reduce_scenes(values: np.ndarray, clear: np.ndarray, method: str) -> np.ndar
         values, clear = np.ascontiguousarray(values), np.ascontiguousarray(clear)
         return np.asarray(reduce_geomedian(values, clear, FILL))
     if method == "median":
-        return _percentiles(values, clear, (50,))[0]
+        return np.asarray(_percentiles(values, clear, (50,))[0])
     raise ConfigError(
         f"composite method {method!r} makes no spectrum from all dates; use 'geomedian' or 'median'"
     )

@@ -14,7 +14,8 @@ import numpy as np
 from eoray.cube import resample
 from eoray.cube.layout import TimeEntry
 from eoray.cube.mask import mask_scl
-from eoray.cube.scenes import CubeRecipe, SceneRow, parts_of
+from eoray.cube.plan import SceneRow
+from eoray.cube.scenes import CubeRecipe, parts_of
 from eoray.errors import ConfigError
 from eoray.grid import Lattice, PixelWindow, Tile, Zone, lattice_of
 from eoray.reading.cog import BlockMemory

@@ -96,7 +96,8 @@ class Cluster:
             AlreadyExistsError: One of this name is there, ended or not.
             RefusedError: The server refuses a field, a quota, a policy.
         """
-        return self._create(_RAYJOBS, body, **({"dry_run": "All"} if dry_run else {}))
+        how: dict[str, Any] = {"dry_run": "All"} if dry_run else {}
+        return self._create(_RAYJOBS, body, **how)
 
     def patch_rayjob(self, name: str, body: dict[str, Any]) -> None:
         """Merge some fields into a RayJob."""

@@ -346,7 +346,7 @@ def _rest(seconds: float, pace: Pace) -> None:
 def _pause(error: BaseException, failures: int, patience: Patience) -> float:
     """A random part of a time that doubles, and what the server asked for before it."""
     longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (failures - 1))
-    return retry_after_s(error) + patience.pace.chance() * longest
+    return float(retry_after_s(error) + patience.pace.chance() * longest)
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from eoray.errors import ConfigError
 from eoray.reading.explain import explain_tile
 
 if TYPE_CHECKING:
-    from eoray.cube.scenes import SceneRow
+    from eoray.cube.plan import SceneRow
 
 
 def explain_reads(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pystac
 
     from eoray.catalog.scene import Resolution, Scene
-    from eoray.config import FallbackSection
+    from eoray.config.models import FallbackSection
     from eoray.run.aoi import Aoi
     from eoray.run.session import Run
 

@@ -13,7 +13,8 @@ import numpy as np
 from eoray.cube.direct import SceneReader
 from eoray.cube.mask import MaskRecipe
 from eoray.cube.open import during, pixels_around, to_geometry
-from eoray.cube.scenes import CubeRecipe, SceneRow, plan_scenes
+from eoray.cube.plan import SceneRow, plan_scenes
+from eoray.cube.scenes import CubeRecipe
 from eoray.cube.show import show_scenes
 from eoray.errors import CatalogError, ConfigError
 from eoray.grid import (

@@ -16,8 +16,8 @@ import numpy as np
 
 from eoray import storage
 from eoray.catalog.offset import FIRST_WITH_OFFSET, NON_OPERATIONAL
+from eoray.cube.plan import plan_scenes
 from eoray.cube.read import CubeReader, CubeSource
-from eoray.cube.scenes import plan_scenes
 from eoray.errors import EorayError, StoreError
 from eoray.grid import PixelWindow
 from eoray.reading.gdal import GdalFile
@@ -26,7 +26,7 @@ from eoray.sentinel2 import BANDS, FILL, REFLECTANCE_MAX, Quality, Scl
 
 if TYPE_CHECKING:
     from eoray.catalog.scene import BandAsset, Scene
-    from eoray.cube.scenes import SceneRow
+    from eoray.cube.plan import SceneRow
     from eoray.grid import Tile
 
 SAMPLES = 20

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -346,7 +347,7 @@ def test_a_tick_started_twice_is_one_run(site: Site) -> None:
     tick = ("--scheduled-time", "2021-12-27T03:00")
     jobs = [site.ask("schedule", "run-now", "weekly", *tick)["job"] for _ in range(2)]
     for job in jobs:
-        wait_until(lambda job=job: ended(site, job), 2 * START_S, f"the Job {job} to end")
+        wait_until(partial(ended, site, job), 2 * START_S, f"the Job {job} to end")
         assert job_status(site, job)["succeeded"] == 1
     said = [site.cluster.kubectl("logs", f"job/{job}", "-n", site.namespace) for job in jobs]
     names = {name for text in said for name in re.findall(r"small-[0-9a-f]{8}-\d+", text)}

@@ -336,7 +336,7 @@ def two_passes(make_store: Any) -> str:
     for i, entry in enumerate(entries):
         mask = np.zeros((512, 512), np.uint8)
         mask[:, 256:] = 0 if i else int(Mask.CLOUD)
-        arrays = {
+        arrays: dict[str, Any] = {
             "10m/quality": np.zeros((1024, 1024), np.uint8),
             "20m/quality": np.zeros((512, 512), np.uint8),
             "20m/mask": mask,

@@ -14,7 +14,8 @@ from pyproj import Transformer
 
 from eoray.cube.direct import SceneReader
 from eoray.cube.mask import MaskRecipe
-from eoray.cube.scenes import PRODUCT, CubeRecipe, SceneWorker, plan_scenes
+from eoray.cube.plan import plan_scenes
+from eoray.cube.scenes import PRODUCT, CubeRecipe, SceneWorker
 from eoray.errors import ConfigError, GridError, ReadError
 from eoray.grid import (
     TOP_M,
@@ -64,7 +65,8 @@ class Pass:
         top = window.row_off - self.origin.row_off * k
         left = window.col_off - self.origin.col_off * k
         whole = self.written[f"{level}m/{array}"]
-        return whole[..., top : top + window.height, left : left + window.width]
+        part: np.ndarray = whole[..., top : top + window.height, left : left + window.width]
+        return part
 
 
 def read(found: Pass, array: str, window: PixelWindow, level: int) -> np.ndarray:
