@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -96,9 +97,9 @@ def test_a_token_is_renewed_before_it_ends(
     server: FileServer, href: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read(href)
-    now = sign.time.time()
+    now = time.time()
     for later, n_tokens in ((3500.0, 1), (3545.0, 2)):
-        monkeypatch.setattr(sign.time, "time", lambda at=now + later: at)
+        monkeypatch.setattr(time, "time", lambda at=now + later: at)
         read(href)
         assert server.n_tokens == n_tokens
     assert 403 not in server.statuses
