@@ -662,6 +662,18 @@ def test_every_key_of_the_schema_says_what_it_means() -> None:
             "storage.s3://maps.regoin: unknown key; did you mean",
         ),
         ("storage: {s3://maps/x: {}}", "storage.s3://maps/x: 's3://maps/x' is no bucket"),
+        (
+            "storage: {s3://maps: {tokens: 'https://a.example/t'}}",
+            "storage['s3://maps']: tokens belongs to a server, but this is a bucket",
+        ),
+        (
+            "storage: {'https://a.example': {region: eu-1}}",
+            "storage['https://a.example']: region belongs to a bucket, but this is a server",
+        ),
+        (
+            "storage: {'https://a.example': {tokens: 'https://me:secret@a.example/t'}}",
+            "is no address of tokens",
+        ),
     ],
 )
 def test_a_problem_inside_a_mapping_is_named_by_its_place(more: str, said: str) -> None:
@@ -697,3 +709,12 @@ def test_problem_inside_a_list_of_sections_is_one_line_with_its_key(
     with pytest.raises(ConfigError, match=problem) as raised:
         parse_config(LAND_COVER, overrides=[override])
     assert "\n" not in str(raised.value)
+
+
+def test_a_fallback_is_no_part_of_the_runs_key() -> None:
+    plain = parse_config(MINIMAL)
+    more = parse_config(f"{MINIMAL}source: {{fallback: [{{catalog: 'https://b.example'}}]}}\n")
+    assert more.source.fallback[0].collection == ""
+    assert config_key(more) == config_key(plain)
+    other = parse_config(f"{MINIMAL}source: {{catalog: 'https://b.example'}}\n")
+    assert config_key(other) != config_key(plain)

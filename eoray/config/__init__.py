@@ -12,12 +12,13 @@ from eoray.config.load import (
     parse_config,
     run_file_schema,
 )
-from eoray.config.models import STAGES, MaskSection, RunConfig
+from eoray.config.models import STAGES, FallbackSection, MaskSection, RunConfig
 from eoray.config.template import write_template
 
 __all__ = [
     "STAGES",
     "ClusterSection",
+    "FallbackSection",
     "MaskSection",
     "RunConfig",
     "WorkerGroup",

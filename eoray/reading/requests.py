@@ -273,7 +273,8 @@ def ask_for(
                     READS.add(ReadUsage(throttled=1))
                     gate.refused(asked_at, pace.now(), retry_after_s(error))
                 if not _may_pass(error) or failures > patience.retries or pause_s > patience.left_s:
-                    gate.gave_up(pace.now())
+                    if _may_pass(error):  # a file that is not there says nothing of the server
+                        gate.gave_up(pace.now())
                     raise UnreachableError(
                         f"{_told(error)} after {_times(attempts, 'request')}",
                         status=status_of(error),
@@ -345,8 +346,8 @@ def _rest(seconds: float, pace: Pace) -> None:
 
 def _pause(error: BaseException, failures: int, patience: Patience) -> float:
     """A random part of a time that doubles, and what the server asked for before it."""
-    longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (failures - 1))
-    return float(retry_after_s(error) + patience.pace.chance() * longest)
+    longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (failures - 1))
+    return retry_after_s(error) + patience.pace.chance() * longest
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from eoray.reading.gdal import IO_THREADS, io_pool
 from eoray.reading.ranges import open_ranges
 from eoray.reading.requests import (
     AnswerError,
@@ -23,6 +24,7 @@ from eoray.reading.requests import (
     ask_plainly,
     forget_gates,
     gate_of,
+    is_down,
 )
 from eoray.reading.usage import READS, ReadUsage, UsageCounter
 from tests.file_server import FileServer, Refusal, serve_files
@@ -208,6 +210,25 @@ def test_ranges_of_a_file_are_in_flight_together(server: FileServer) -> None:
     server.together = len(SPANS)  # nothing is answered before all have come
     assert len(list(open_ranges(f"{server.url}/a.bin").get(SPANS))) == 8
     assert server.most_in_flight == len(SPANS)
+
+
+def test_files_of_a_scene_are_in_flight_together(server: FileServer) -> None:
+    server.together = IO_THREADS
+    files = [open_ranges(f"{server.url}/a.bin") for _ in range(IO_THREADS)]
+    assert list(io_pool().map(lambda file: len(file.head(10)), files)) == [10] * IO_THREADS
+    assert server.most_in_flight == IO_THREADS
+
+
+def test_missing_files_do_not_make_a_server_one_that_is_down(server: FileServer) -> None:
+    for _ in range(3):
+        with pytest.raises(UnreachableError, match="404"):
+            open_ranges(f"{server.url}/none.bin", Patience(retries=0)).head(10)
+    assert not is_down(f"{server.url}/a.bin")
+    server.refuse = lambda number, path: (500, {})
+    for _ in range(3):
+        with pytest.raises(UnreachableError, match="500"):
+            open_ranges(f"{server.url}/a.bin", Patience(retries=0)).head(10)
+    assert is_down(f"{server.url}/a.bin")
 
 
 def test_a_server_that_let_three_reads_fail_counts_as_down_for_a_minute(clock: Clock) -> None:
