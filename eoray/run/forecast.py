@@ -73,7 +73,8 @@ class Probe:
             for (item, found), other in self.headers.items()
             if found == band
         )
-        return float(np.interp(cloud_pct, *zip(*known, strict=True)))
+        clouds, shares = np.array(known).T
+        return float(np.interp(cloud_pct, clouds, shares))
 
 
 def probe_headers(rows: Sequence[SceneRow], bands: Sequence[str], n_items: int) -> Probe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_a_value_that_is_not_the_sources_is_named(made: Path, tmp_path: Path) ->
     shutil.copytree(made / "out", tmp_path / "out")
     repository = store.open_repository(str(tmp_path / "out" / "cube.icechunk"))
     session = repository.writable_session(store.BRANCH)
-    array = zarr.open_group(session.store, mode="a")["s2/z32/10m/reflectance"]
+    array: Any = zarr.open_group(session.store, mode="a")["s2/z32/10m/reflectance"]
     row, col = 391 * 1024, 70 * 1024
     part = array[:, :, row : row + 1024, col : col + 1024]
     part[part != -32768] += 1000
