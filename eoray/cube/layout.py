@@ -127,8 +127,8 @@ class TileResult:
     """Failed reads: (asset, tile) pairs that could not be read."""
     source: str
     """What it was made from in one line: item ids, baselines, offset rules, or a digest."""
-    n_masked: int = 0
-    """Pixels of ``n_valid`` that the mask calls not clear."""
+    n_masked: int | None = None
+    """Pixels of ``n_valid`` that the mask calls not clear; None without a mask."""
     n_reads: int = 0
     """Files that the tile needed, those that failed included."""
     holes: tuple[Hole, ...] = ()

@@ -58,7 +58,7 @@ def receipt_of(result: TileResult, fills: Mapping[str, float]) -> TileReceipt:
         n_failed=int(result.n_failed),
         digest=digest_arrays(result.arrays, fills),
         source=result.source,
-        n_masked=int(result.n_masked),
+        n_masked=result.n_masked,
         n_reads=int(result.n_reads),
         holes=result.holes,
     )
@@ -209,7 +209,7 @@ def _write_zone(
         for entry, plane in zip(entries, read_planes(array, positions), strict=True):
             for r in by_entry[entry]:
                 plane[r.tile.row, r.tile.col] = (
-                    rows[r.source] if name == "source" else getattr(r, name)
+                    rows[r.source] if name == "source" else getattr(r, name) or 0
                 )
             planes[index[entry]] = plane
         write_planes(array, planes)

@@ -8,7 +8,7 @@ baseline offset that it assumes is in the pixels at all.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from eoray.cube.plan import SceneRow
     from eoray.grid import Tile
 
+_Stored = Callable[[str, PixelWindow, int], np.ndarray]
+"""Gives (array, window, level) of one date."""
+
 SAMPLES = 20
 EDGE_PX = 64
 """Edge of a sampled window in pixels of SCL."""
-
-_TRIES = 8
-"""Windows of a tile until one shows an observation."""
 
 _DARK = (Scl.DARK, Scl.CLOUD_SHADOW, Scl.WATER)
 _LEAST_DARK = 100
@@ -97,7 +97,8 @@ def check_source(url: str, *, samples: int = SAMPLES, seed: int = 0) -> SourceRe
         )
     chance, report = random.Random(seed), SourceReport()  # noqa: S311 - a sample, no secret
     judged: set[str] = set()
-    for row, tile in chance.sample(places, min(samples, len(places))):
+    many = samples <= len(places)
+    for row, tile in chance.sample(places, samples) if many else chance.choices(places, k=samples):
         try:
             _compare(reader, row, tile, chance, report)
             for scene in row.scenes:
@@ -148,14 +149,8 @@ def _compare(
         )[0]
         return found
 
-    for _ in range(_TRIES):
-        window = _random_window(tile, chance)
-        quality = stored("quality", window, lattice.coarse)
-        if ((quality & np.uint8(Quality.NO_DATA)) == 0).any():
-            break
-    else:
-        return
-    report.samples += 1
+    window = _window_of_valid(tile, stored, chance)
+    quality = stored("quality", window, lattice.coarse)
     scenes = [s for s in row.scenes if s.grid_epsg == lattice.epsg and _is_copied(s, tile)]
     number, scl = _choose(scenes, tile, window)
     _note(report, row, tile, "SCL", scl, stored("scl", window, lattice.coarse),
@@ -170,17 +165,23 @@ def _compare(
         for band, plane in zip(bands, values, strict=True):
             expected = _expected(scenes, number, tile, band, fine, resolution_m)
             _note(report, row, tile, band, expected, plane, compared)
+    report.samples += 1
 
 
 def _edges(window: PixelWindow) -> tuple[int, int, int, int]:
     return window.row_off, window.col_off, window.height, window.width
 
 
-def _random_window(tile: Tile, chance: random.Random) -> PixelWindow:
+def _window_of_valid(tile: Tile, stored: _Stored, chance: random.Random) -> PixelWindow:
+    """A window around a random observation, or around any pixel where 20 m hold none."""
     whole = tile.window(tile.lattice.coarse)
-    row = whole.row_off + chance.randrange(whole.height - EDGE_PX + 1)
-    col = whole.col_off + chance.randrange(whole.width - EDGE_PX + 1)
-    return PixelWindow(row, col, EDGE_PX, EDGE_PX)
+    quality = stored("quality", whole, tile.lattice.coarse)
+    rows, cols = np.nonzero((quality & np.uint8(Quality.NO_DATA)) == 0)
+    n = chance.randrange(max(1, len(rows)))
+    row, col = (int(found[n]) if len(found) else EDGE_PX for found in (rows, cols))
+    top = min(max(0, row - EDGE_PX // 2), whole.height - EDGE_PX)
+    left = min(max(0, col - EDGE_PX // 2), whole.width - EDGE_PX)
+    return PixelWindow(whole.row_off + top, whole.col_off + left, EDGE_PX, EDGE_PX)
 
 
 def _is_copied(scene: Scene, tile: Tile) -> bool:

@@ -15,7 +15,9 @@ from eoray.errors import ClusterError, StoreError
 from eoray.run import client, session
 from eoray.run.attempt import DeadlineError
 from eoray.run.client import Begun, DriverActor, Status, _connect, execute_remote
+from eoray.run.heal import HoleFilter
 from eoray.run.record import RunReport
+from eoray.run.stages import Manner
 
 
 class Runs:
@@ -26,8 +28,17 @@ class Runs:
         self.go = threading.Event()
         self.error: BaseException | None = None
 
-    def execute(self, stages: Any, *, address: str, progress: Any) -> RunReport:
-        self.begun.append(stages)
+    def execute(
+        self, stages: Any, *, address: str, progress: Any, errors: str | None = None
+    ) -> RunReport:
+        self.begun.append(stages if errors is None else (stages, errors))
+        return self._go_on(progress)
+
+    def heal(self, stages: Any, *, holes: Any, address: str, progress: Any) -> RunReport:
+        self.begun.append((stages, holes))
+        return self._go_on(progress)
+
+    def _go_on(self, progress: Any) -> RunReport:
         progress("cube", 1, 2)
         self.go.wait(10)
         if self.error is not None:
@@ -81,6 +92,20 @@ def test_end_that_nobody_heard_is_heard_by_the_same_and_makes_way_for_others(run
     assert actor.status(0).error is None
     end(actor, runs)
     assert runs.begun == [["cube"], None]
+
+
+@pytest.mark.parametrize(
+    ("manner", "begun"),
+    [
+        (Manner("raise"), (["cube"], "raise")),
+        (Manner("record", HoleFilter(reasons=("503",))), (["cube"], HoleFilter(reasons=("503",)))),
+    ],
+)
+def test_manner_of_a_client_is_that_of_its_driver(runs: Runs, manner: Manner, begun: Any) -> None:
+    actor = DriverActor()
+    actor.start("", "/", ["cube"], {}, manner)
+    end(actor, runs)
+    assert runs.begun == [begun]
 
 
 def test_path_that_the_head_does_not_see_begins_nothing(runs: Runs, tmp_path: Path) -> None:
