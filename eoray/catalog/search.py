@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from eoray.catalog.api import search_api
-from eoray.catalog.footprint import BBox, bbox_of, item_footprint, split_antimeridian
+from eoray.catalog.footprint import BBox, bbox_of, item_footprint
 from eoray.catalog.providers import default_collection
 from eoray.catalog.snapshot import read_snapshot
 from eoray.catalog.static import Found, Transport, load_document, walk_static
 from eoray.errors import CatalogError, ConfigError
+from eoray.grid import split_antimeridian
 
 if TYPE_CHECKING:
     import pystac

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import shapely
 
-from eoray.catalog.footprint import bbox_of, centre_lon, item_footprint, split_antimeridian
+from eoray.catalog.footprint import bbox_of, centre_lon, item_footprint
 from eoray.errors import CatalogError
+from eoray.grid import split_antimeridian
 
 LONG_WAY = shapely.box(-179.5, 60, 179.5, 61)
 
