@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eoray.cube.direct import SceneReader
 from eoray.cube.layout import GroupSpec
@@ -45,7 +45,7 @@ def show_scenes(
     shown = tuple(range(len(reader.entries)))
     view = BandsView(reader, PRODUCT, reader.zone, tuple(bands), resolution_m, shown, window)
     edge = CHUNK_TILES * reader.lattice.px(resolution_m)
-    chunks: dict[str, Any] = {
+    chunks: dict[str, int | tuple[int, ...]] = {
         "time": 1,
         "band": -1,
         "y": _cuts(window.row_off, window.height, edge),
@@ -56,7 +56,7 @@ def show_scenes(
         level = reader.lattice.coarse if name in COARSE_LAYERS else resolution_m
         lazy = LazyBands(view) if name == "reflectance" else LazyLayer(view, str(name), level)
         data = xr.Variable(old.dims, LazilyIndexedArray(lazy), old.attrs)
-        arrays[name] = data.chunk({str(dim): chunks[str(dim)] for dim in old.dims})
+        arrays[name] = data.chunk({dim: chunks[str(dim)] for dim in old.dims})
     return dataset.assign(arrays)
 
 

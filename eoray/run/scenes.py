@@ -99,11 +99,12 @@ def open_scenes(  # noqa: PLR0913 - as open_cube: every selection has a name
     if isinstance(source, Run):
         if geobox is not None:
             raise ConfigError("geobox= goes with items; a run lies on the grid of its file")
-        plan = _plan_run(source, place)
+        plan = _plan_run(source, place, zone)
     else:
         named = None if bands is None else resolve_bands(bands)
-        plan = _plan_items(_items(source), resolution_m, place, named, geobox, mixed=mixed)
-    chosen = _resolve_zone(plan, zone)
+        asked = _Asked(place, zone, geobox, resolution_m)
+        plan = _plan_items(_items(source), named, asked, mixed=mixed)
+    chosen = plan.zone
     lattice = lattice_of(chosen)
     level = lattice.levels[0] if resolution_m is None else resolution_m
     if level not in lattice.levels:
@@ -130,13 +131,23 @@ def open_scenes(  # noqa: PLR0913 - as open_cube: every selection has a name
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What there is to show, in all zones."""
+    """What there is to show."""
 
     recipe: CubeRecipe
     entries: Mapping[Zone, Sequence[TimeEntry]]
     rows: Sequence[SceneRow]
-    zones: tuple[Zone, ...]
-    """Those that the place lies in."""
+    zone: Zone
+    """The one that is shown; entries and rows may lie in others, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Which pixels of the items are wanted."""
+
+    place: BaseGeometry | None
+    zone: int | None
+    geobox: GeoBox | None
+    resolution_m: int | None
 
 
 def _of_path(path: str) -> Run | Items:
@@ -173,29 +184,23 @@ def _items(source: Items) -> list[pystac.Item]:
     return found
 
 
-def _plan_run(run: Run, place: BaseGeometry | None) -> _Plan:
+def _plan_run(run: Run, place: BaseGeometry | None, zone: int | None) -> _Plan:
     plan = run.plan_cube(freeze=False)
     there = {tile.zone for row in plan.rows for tile in row.tiles}
     if place is not None:
         there &= {tile.zone for tile in tiles_of_geometry(place, plan.recipe.grid)}
         _check_place(there, place)
-    return _Plan(plan.recipe, plan.entries, plan.rows, tuple(sorted(there)))
+    return _Plan(plan.recipe, plan.entries, plan.rows, _resolve_zone(there, zone))
 
 
 def _plan_items(
-    items: list[pystac.Item],
-    resolution_m: int | None,
-    place: BaseGeometry | None,
-    bands: tuple[str, ...] | None,
-    geobox: GeoBox | None,
-    *,
-    mixed: bool,
+    items: list[pystac.Item], bands: tuple[str, ...] | None, asked: _Asked, *, mixed: bool
 ) -> _Plan:
     from eoray.catalog.lineage import Lineage
     from eoray.catalog.scene import resolve_scenes
 
-    grid = None if geobox is None else _grid_of(geobox, resolution_m)
-    wanted = bands or _native_bands(items, resolution_m or 10, grid)
+    grid = None if asked.geobox is None else _grid_of(asked.geobox, asked.resolution_m)
+    wanted = bands or _native_bands(items, asked.resolution_m or 10, grid)
     lineage = Lineage(baseline_min=None, mixed=mixed)
     try:
         scenes = resolve_scenes(items, lineage=lineage, bands=wanted).scenes
@@ -204,10 +209,12 @@ def _plan_items(
             f"{error} (open_scenes takes mixed=True; what else source says goes into a run file)"
         ) from error
     check_grids(scenes, wanted, warp=grid is not None, grid=grid)
-    tiles = _tiles(scenes, place, grid)
-    entries, rows = plan_scenes(scenes, tiles)
-    there = {tile.zone for row in rows for tile in row.tiles}
-    _check_place(there, place)
+    tiles = _tiles(scenes, asked.place, grid)
+    there = {tile.zone for tile in tiles}
+    _check_place(there, asked.place)
+    zone = _resolve_zone(there, asked.zone)
+    entries, rows = plan_scenes(scenes, [tile for tile in tiles if tile.zone == zone])
+    _check_place({row.block.zone for row in rows}, asked.place)
     recipe = CubeRecipe(
         bands=wanted,
         mask=MaskRecipe(),
@@ -216,7 +223,7 @@ def _plan_items(
         warp=grid is not None,
         grid=grid,
     )
-    return _Plan(recipe, entries, rows, tuple(sorted(there)))
+    return _Plan(recipe, entries, rows, zone)
 
 
 def _native_bands(
@@ -272,13 +279,14 @@ def _check_place(zones: set[Zone], place: BaseGeometry | None) -> None:
         )
 
 
-def _resolve_zone(plan: _Plan, zone: int | None) -> Zone:
-    if zone is None and len(plan.zones) == 1:
-        return plan.zones[0]
-    if zone is None or zone not in plan.zones:
+def _resolve_zone(zones: set[Zone], zone: int | None) -> Zone:
+    if zone is None and len(zones) == 1:
+        return next(iter(zones))
+    if zone is None or zone not in zones:
         named = "name one with zone=" if zone is None else f"zone {zone} is not among them"
-        where = "on grid" if plan.recipe.grid is not None else "in UTM zones"
-        raise ConfigError(f"the scenes lie {where} {', '.join(map(str, plan.zones))}; {named}")
+        there = sorted(zones)
+        where = "on grid" if isinstance(there[0], Lattice) else "in UTM zones"
+        raise ConfigError(f"the scenes lie {where} {', '.join(map(str, there))}; {named}")
     return zone
 
 

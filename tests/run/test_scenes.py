@@ -110,6 +110,7 @@ def test_pixels_are_those_of_the_files(place: Place) -> None:
     assert found.tolist() == [int(np.int16(min(value, 32767))) for value in expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES[1:])
 def test_every_engine_gives_the_cube(place: Place, engine: str) -> None:
     cube = eoray.open_cube(place.store, bands=["B11", "B03"])
@@ -131,12 +132,13 @@ def test_items_snapshots_and_runs_are_the_same(place: Place, tmp_path: Path) -> 
     cube = eoray.open_cube(place.store, bands=["B03", "B04"])
     box = box_of(cube, slice(300, 340), slice(700, 730))
     expected = eoray.open_cube(place.store, bands=["B03", "B04"], aoi=box).load()
-    for source in (
+    sources: tuple[Any, ...] = (
         place.items,
         documents,
         {"type": "FeatureCollection", "features": documents},
         str(tmp_path / "items.parquet"),
-    ):
+    )
+    for source in sources:
         found = eoray.open_scenes(source, aoi=box, bands=["B03", "B04"])
         xr.testing.assert_identical(found.load(), expected)
 
@@ -270,6 +272,7 @@ def test_mixed_lineages_are_refused_unless_allowed(north: Place) -> None:
     assert sorted(scenes.baseline.values.tolist()) == ["04.00", "05.10"]
 
 
+@pytest.mark.slow
 def test_a_lost_file_is_raised_or_recorded(tmp_path: Path) -> None:
     lost = make_place(tmp_path, south=False, execute=False)
     Path(lost.items[0].assets["red"].get_absolute_href() or "").unlink()
