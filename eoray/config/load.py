@@ -57,7 +57,7 @@ LATER_KEYS: dict[str, Any] = {
     "cube.nbar": False,
     "cube.dem": None,
     "cube.max_sun_zenith": None,
-    "change.nbar": False,
+    "change.nbar": "auto",
     "change.max_sun_zenith": None,
 }
 """Keys that came after the first runs: at these defaults they leave the name of a run as it was."""
