@@ -238,7 +238,7 @@ def _factors(
 def _weights(centres: np.ndarray, px: int, n_corners: int) -> np.ndarray:
     """Linear weights of the corners of tiles, dims (pixel, corner)."""
     at = centres / px - centres[0] // px
-    return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(n_corners)[None, :]))
+    return np.asarray(np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(n_corners)[None, :])))
 
 
 def c_factor(
