@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ from eoray.change.detect import detect_breaks, empty_result, flag_lineage, flag_
 from eoray.change.parameters import ChangeParameters
 from eoray.change.product import ENTRY
 from eoray.cube.layout import DONE, NO_SCENE, TileResult, TimeEntry, tile_px
-from eoray.cube.nbar import check_views, known_views, read_views, to_nadir
+from eoray.cube.nbar import Views, check_views, known_views, read_views, to_nadir
 from eoray.cube.read import CubeReader, CubeSource, PixelWindow, TimeTable, open_reader
 from eoray.errors import ConfigError, GridError
 from eoray.grid import Tile, Zone
@@ -269,7 +270,7 @@ class ChangeWorker:
         if row.nbar:
             to_nadir(
                 values,
-                read_views(reader, PRODUCT, zone, row.positions),
+                _views(self.source, zone, row.positions),
                 bands=self.parameters.bands,
                 zone=zone,
                 window=window,
@@ -288,6 +289,12 @@ class ChangeWorker:
     def _where(self, row: ChangeRow, window: PixelWindow) -> dict[str, Any]:
         index = np.array(row.positions)
         return {"window": window, "resolution_m": self.resolution_m, "index": index}
+
+
+@lru_cache(maxsize=4)
+def _views(source: CubeSource, zone: Zone, positions: tuple[int, ...]) -> Views:
+    """Angles of a row's dates, read once for all its windows."""
+    return read_views(open_reader(source), PRODUCT, zone, positions)
 
 
 def _extent(any_of: np.ndarray) -> slice:

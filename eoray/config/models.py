@@ -279,7 +279,7 @@ class ChangeSection(Section):
     """Chance that a stable observation stays below the threshold."""
     allow_mixed: bool = False
     """Accept a cube of mixed lineage, whose steps of processing can look like change."""
-    nbar: Literal["auto"] | bool = False
+    nbar: Literal["auto"] | bool = "auto"
     """Take reflectance to the nadir view (c-factor); auto: in tiles that several orbits see."""
     max_sun_zenith: Annotated[float, Field(gt=0, le=90)] | None = None
     """Dates under a lower sun are not judged, degrees; none given: all are."""

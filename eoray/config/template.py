@@ -53,7 +53,7 @@ store: out                       # folder or s3://bucket/prefix; a cube grows in
 # change:
 #   resolution_m: 20
 #   probability: 0.99
-#   nbar: false                  # auto: from straight above where several orbits see
+#   nbar: auto                   # from straight above where several orbits see; or false
 
 # assess:
 #   n_samples: 400

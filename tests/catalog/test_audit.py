@@ -229,3 +229,17 @@ def test_real_items_are_passes_of_the_plan(load: Load) -> None:
     assert sum(c.n_extra for c in found.cadences) == 0
     assert sum(c.n_found for c in found.cadences) >= 4
     assert not days & {gap.day for gap in found.gaps if gap.relative_orbit == 98}
+
+
+def test_real_items_by_the_antimeridian_under_a_low_sun_are_found(load: Load) -> None:
+    """33 items of one datatake of midwinter, whose sun stands 80 to 83 degrees from the zenith."""
+    items = load("stac/planetary-computer/search_20190101_antimeridian_33items.json")
+    scenes = resolve_scenes(items, lineage=ANY, bands=["B04"]).scenes
+    day = (datetime(2019, 1, 1, tzinfo=UTC), datetime(2019, 1, 2, tzinfo=UTC))
+    lower, higher = (
+        audit_scenes(scenes, tiles_at(171.9, y), start=day[0], end=day[1]) for y in (57.2, 58.75)
+    )
+    assert [(c.n_found, c.missing) for c in lower.cadences if c.n_expected] == [(1, ())]
+    assert [(c.n_expected, c.n_extra) for c in higher.cadences if c.relative_orbit == 116] == [
+        (0, 1)
+    ]
