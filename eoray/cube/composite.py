@@ -12,6 +12,7 @@ import numpy as np
 
 from eoray.cube.best import (
     RULE,
+    UNJUDGED,
     Circumstances,
     choose_best,
     cost_of_observations,
@@ -302,27 +303,25 @@ class CompositeWorker:
             spec.name: np.full((*spec.lead_shape, px, px), spec.fill, spec.dtype)
             for spec in composite_arrays(self.recipe, bands)
         }
-        whole = tile.window(resolution_m)
+        whole, positions = tile.window(resolution_m), np.array(row.positions)
         for top in range(0, px, _STRIP_PX):
             window = PixelWindow(whole.row_off + top, whole.col_off, min(_STRIP_PX, px - top), px)
-            values, clear = self._read(reader, row, window, resolution_m)
+            clear = reader.read_clear(
+                tile.zone, window=window, resolution_m=resolution_m, index=positions
+            )
+            if not clear.any():
+                continue
+            values = reader.read(
+                PRODUCT, tile.zone, window=window, resolution_m=resolution_m, index=positions
+            )
+            clear &= (values != FILL).all(axis=1)
+            if self.recipe.by_solar_day:
+                keep_first_of_day(clear, row.days)
             rows = slice(top, top + window.height)
             cost = None if costs is None else costs.of(values, clear, rows, resolution_m)
             for name, part in self._reduce(row, values, clear, cost).items():
                 out[name][..., rows, :] = part
         return out
-
-    def _read(
-        self, reader: CubeReader, row: CompositeRow, window: PixelWindow, resolution_m: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Values and where they may be used, dims (time, band, y, x) and (time, y, x)."""
-        zone, index = row.tiles[0].zone, np.array(row.positions)
-        values = reader.read(PRODUCT, zone, window=window, resolution_m=resolution_m, index=index)
-        clear = reader.read_clear(zone, window=window, resolution_m=resolution_m, index=index)
-        clear &= (values != FILL).all(axis=1)
-        if self.recipe.by_solar_day:
-            keep_first_of_day(clear, row.days)
-        return values, clear
 
     def _reduce(
         self, row: CompositeRow, values: np.ndarray, clear: np.ndarray, cost: np.ndarray | None
@@ -373,7 +372,7 @@ class _Costs:
         )
         near = measure_near_cloud(mask, tile.lattice.ground_m(tile.row, tile.col))
         near = _repeat(near, coarse // level)
-        return cls(row, near, level, np.empty(near.shape, np.uint16))
+        return cls(row, near, level, np.full(near.shape, UNJUDGED, np.uint16))
 
     def of(
         self, values: np.ndarray, clear: np.ndarray, rows: slice, resolution_m: int
@@ -461,7 +460,8 @@ def reduce_scenes(values: np.ndarray, clear: np.ndarray, method: str) -> np.ndar
         values, clear = np.ascontiguousarray(values), np.ascontiguousarray(clear)
         return np.asarray(reduce_geomedian(values, clear, FILL))
     if method == "median":
-        return _percentiles(values, clear, (50,))[0]
+        (median,) = _percentiles(values, clear, (50,))
+        return np.asarray(median)
     raise ConfigError(
         f"composite method {method!r} makes no spectrum from all dates; use 'geomedian' or 'median'"
     )

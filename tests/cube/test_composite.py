@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eoray.config.agree import LEARNABLE
 from eoray.cube.composite import (
+    SPECTRAL,
     CompositeRecipe,
     CompositeRow,
     CompositeWorker,
@@ -336,7 +338,7 @@ def two_passes(make_store: Any) -> str:
     for i, entry in enumerate(entries):
         mask = np.zeros((512, 512), np.uint8)
         mask[:, 256:] = 0 if i else int(Mask.CLOUD)
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "10m/quality": np.zeros((1024, 1024), np.uint8),
             "20m/quality": np.zeros((512, 512), np.uint8),
             "20m/mask": mask,
@@ -354,6 +356,11 @@ def test_names_and_parameters_of_older_products_stay() -> None:
         assert recipe.parameters() == {"method": method, "period": "P3M", "min_obs": 3}
         names = [array.name for array in composite_arrays(recipe, ("B02",))]
         assert names == ["reflectance", "n_obs", "n_orbit"]
+
+
+def test_models_may_read_what_holds_a_spectrum() -> None:
+    """The run file's list, which knows nothing of cubes, is this one."""
+    assert SPECTRAL == LEARNABLE
 
 
 def test_a_season_stands_in_name_parameters_and_periods(scene_cube: Any) -> None:
