@@ -77,17 +77,26 @@ def numpy_sort(stack: Stack, percents: tuple[int, ...]) -> list[np.ndarray]:
     return found
 
 
+def in_reflectance(stack: Stack) -> np.ndarray:
+    """(y, x, band, time) as geomad takes it; its tolerance of 1e-4 is then one stored unit.
+
+    In stored units it goes on to a ten-thousandth of one and takes many times as long; eoray stops
+    at a twentieth of a unit.
+    """
+    return np.ascontiguousarray((as_float(stack) * np.float32(1e-4)).transpose(2, 3, 1, 0))
+
+
 def geomad_geomedian(stack: Stack) -> np.ndarray:
     import geomad
 
-    ordered = np.ascontiguousarray(as_float(stack).transpose(2, 3, 1, 0))
+    ordered = in_reflectance(stack)
     return np.asarray(geomad.nangeomedian_pcm(ordered, num_threads=1, nocheck=True))
 
 
 def geomad_all(stack: Stack) -> list[np.ndarray]:
     import geomad
 
-    ordered = np.ascontiguousarray(as_float(stack).transpose(2, 3, 1, 0))
+    ordered = in_reflectance(stack)
     centre = geomad.nangeomedian_pcm(ordered, num_threads=1, nocheck=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)

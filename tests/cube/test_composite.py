@@ -236,6 +236,7 @@ def scenes_of(cube: Any, row: CompositeRow, resolution_m: int) -> tuple[np.ndarr
     return values, (quality & 0b1011 == 0) & (mask == 0) & (values != FILL).all(axis=1)
 
 
+@pytest.mark.slow
 def test_geomad_is_the_geomedian_with_its_deviations(scene_cube: Any) -> None:
     row, result = made(scene_cube, CompositeRecipe("geomad", "P1M", 3))
     values, clear = scenes_of(scene_cube, row, 20)
