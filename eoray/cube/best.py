@@ -32,6 +32,9 @@ _STEPS = 16_000
 NEVER = np.uint16(65535)
 """Cost of what is not clear."""
 
+UNJUDGED = np.uint16(65534)
+"""Cost of what is clear at 10 m alone, where nothing is to be judged at 20 m."""
+
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
@@ -115,7 +118,7 @@ def choose_best(cost: np.ndarray, clear: np.ndarray) -> np.ndarray:
     """Position in time of the clear observation that costs least; of equals the earliest.
 
     Args:
-        cost: Dims (time, y, x), uint16.
+        cost: Dims (time, y, x), uint16, below ``NEVER``.
         clear: Dims (time, y, x), bool.
 
     Returns:

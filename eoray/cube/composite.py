@@ -12,6 +12,7 @@ import numpy as np
 
 from eoray.cube.best import (
     RULE,
+    UNJUDGED,
     Circumstances,
     choose_best,
     cost_of_observations,
@@ -28,7 +29,7 @@ from eoray.cube.layout import (
     tile_px,
 )
 from eoray.cube.nbar import METHOD as NBAR_METHOD
-from eoray.cube.nbar import Views, check_views, read_views, to_nadir
+from eoray.cube.nbar import check_views, read_views, to_nadir
 from eoray.cube.read import CubeReader, CubeSource, PixelWindow, TimeTable, open_reader
 from eoray.cube.scenes import PRODUCT, reflectance_spec
 from eoray.errors import ConfigError
@@ -311,38 +312,29 @@ class CompositeWorker:
             spec.name: np.full((*spec.lead_shape, px, px), spec.fill, spec.dtype)
             for spec in composite_arrays(self.recipe, bands)
         }
-        whole = tile.window(resolution_m)
-        views = read_views(reader, PRODUCT, tile.zone, row.positions) if self.recipe.nbar else None
+        whole, positions = tile.window(resolution_m), np.array(row.positions)
+        views = read_views(reader, PRODUCT, tile.zone, positions) if self.recipe.nbar else None
         for top in range(0, px, _STRIP_PX):
             window = PixelWindow(whole.row_off + top, whole.col_off, min(_STRIP_PX, px - top), px)
-            values, clear = self._read(reader, row, window, resolution_m, views)
+            clear = reader.read_clear(
+                tile.zone, window=window, resolution_m=resolution_m, index=positions
+            )
+            if not clear.any():
+                continue
+            values = reader.read(
+                PRODUCT, tile.zone, window=window, resolution_m=resolution_m, index=positions
+            )
+            clear &= (values != FILL).all(axis=1)
+            if views is not None:
+                where: Any = {"zone": tile.zone, "window": window, "resolution_m": resolution_m}
+                to_nadir(values, views, bands=bands, **where)
+            if self.recipe.by_solar_day:
+                keep_first_of_day(clear, row.days)
             rows = slice(top, top + window.height)
             cost = None if costs is None else costs.of(values, clear, rows, resolution_m)
             for name, part in self._reduce(row, values, clear, cost).items():
                 out[name][..., rows, :] = part
         return out
-
-    def _read(
-        self,
-        reader: CubeReader,
-        row: CompositeRow,
-        window: PixelWindow,
-        resolution_m: int,
-        views: Views | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Values and where they may be used, dims (time, band, y, x) and (time, y, x)."""
-        zone, index = row.tiles[0].zone, np.array(row.positions)
-        values = reader.read(PRODUCT, zone, window=window, resolution_m=resolution_m, index=index)
-        clear = reader.read_clear(zone, window=window, resolution_m=resolution_m, index=index)
-        clear &= (values != FILL).all(axis=1)
-        if views is not None:
-            bands = reader.bands(PRODUCT, zone, resolution_m)
-            to_nadir(
-                values, views, bands=bands, zone=zone, window=window, resolution_m=resolution_m
-            )
-        if self.recipe.by_solar_day:
-            keep_first_of_day(clear, row.days)
-        return values, clear
 
     def _reduce(
         self, row: CompositeRow, values: np.ndarray, clear: np.ndarray, cost: np.ndarray | None
@@ -393,7 +385,7 @@ class _Costs:
         )
         near = measure_near_cloud(mask, tile.lattice.ground_m(tile.row, tile.col))
         near = _repeat(near, coarse // level)
-        return cls(row, near, level, np.empty(near.shape, np.uint16))
+        return cls(row, near, level, np.full(near.shape, UNJUDGED, np.uint16))
 
     def of(
         self, values: np.ndarray, clear: np.ndarray, rows: slice, resolution_m: int
@@ -481,7 +473,8 @@ def reduce_scenes(values: np.ndarray, clear: np.ndarray, method: str) -> np.ndar
         values, clear = np.ascontiguousarray(values), np.ascontiguousarray(clear)
         return np.asarray(reduce_geomedian(values, clear, FILL))
     if method == "median":
-        return np.asarray(_percentiles(values, clear, (50,))[0])
+        (median,) = _percentiles(values, clear, (50,))
+        return np.asarray(median)
     raise ConfigError(
         f"composite method {method!r} makes no spectrum from all dates; use 'geomedian' or 'median'"
     )

@@ -65,7 +65,7 @@ class OmniCloudMask:
         """Build the networks, once per process.
 
         Raises:
-            ModelError: Weights are not those of the checksum, or of another network.
+            ModelError: Weights are missing, not those of the checksum, or of another network.
         """
         return [_load(network) for network in self.networks]
 
@@ -126,7 +126,13 @@ def _load(network: CloudNetwork) -> nn.Module:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    data = read_bytes(network.url)
+    try:
+        data = read_bytes(network.url)
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"weights {network.url!r} of cube.mask.weights do not exist; correct the path, which "
+            "starts at the run file's folder (they are never downloaded)"
+        ) from error
     found = hashlib.sha256(data).hexdigest()
     if found != network.sha256.lower():
         raise ModelError(

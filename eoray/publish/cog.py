@@ -46,7 +46,7 @@ class RasterInfo:
     height: int
     width: int
     dtype: str
-    nodata: int
+    nodata: float
     bands: tuple[BandInfo, ...]
     overviews: Literal["MODE", "AVERAGE", "NEAREST"]
     """How levels are reduced. MODE never invents a class; AVERAGE suits measured values."""
@@ -154,7 +154,7 @@ def _write_raw(path: Path, info: RasterInfo, blocks: Iterable[Block]) -> None:
             )
         if info.colors:
             table = {value: (*rgb, 255) for value, rgb in sorted(info.colors.items())}
-            target.write_colormap(1, {**table, info.nodata: (0, 0, 0, 0)})
+            target.write_colormap(1, {**table, int(info.nodata): (0, 0, 0, 0)})
         for number, band in enumerate(info.bands, start=1):
             target.set_band_description(number, band.name)
             target.update_tags(number, long_name=band.description)

@@ -92,7 +92,7 @@ class _Layers:
     """What is exported: what its bands mean, and how to read a window of them."""
 
     dtype: str
-    nodata: int
+    nodata: float
     infos: tuple[BandInfo, ...]
     read: Callable[[PixelWindow], np.ndarray]
     """Pixels of a window, dims (band, y, x)."""
@@ -149,7 +149,7 @@ def _stored_layers(place: _Place, table: TimeTable, names: Sequence[str] | None)
     infos = tuple(
         info for name in chosen for info in _infos(name, arrays[name], table, has_time=has_time)
     )
-    nodata = int(arrays[chosen[0]].fill_value)
+    nodata = np.asarray(arrays[chosen[0]].fill_value).item()  # not a number for deviations
     return _Layers(kinds.pop(), nodata, infos, read)
 
 

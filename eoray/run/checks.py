@@ -11,6 +11,7 @@ from eoray.config.agree import unable_on_own_grid
 from eoray.cube.scenes import scene_product
 from eoray.cube.store import check_product, open_repository, read_root
 from eoray.errors import ConfigError
+from eoray.run.planning import cloud_classifier
 
 if TYPE_CHECKING:
     from eoray.run.stages import StageContext
@@ -32,6 +33,9 @@ def check_stages(context: StageContext, stages: Sequence[str]) -> None:
             "none; run the cube stage first (`eoray cube`), or correct store"
         )
     if "cube" in stages:
+        clouds = cloud_classifier(context.config, context.run.resolve)
+        if clouds is not None:
+            clouds.load()
         plan = context.cube  # place, time, items and grids are refused here
         if exists:
             root = read_root(open_repository(context.paths.repository))

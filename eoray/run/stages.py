@@ -107,8 +107,6 @@ def run_cube(context: StageContext) -> dict[str, Any]:
     plan = context.cube
     settings = context.config
     clouds = cloud_classifier(settings, context.run.resolve)
-    if clouds is not None:
-        clouds.load()  # wrong weights are refused before anything is written
     _record_plan(context, plan)
     errors = context.manner.errors or settings.cube.errors or settings.run.errors
     raise_errors = errors == "raise"

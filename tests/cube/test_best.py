@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from eoray.cube.best import (
+    UNJUDGED,
     Circumstances,
     choose_best,
     cost_of_observations,
@@ -62,6 +63,11 @@ def test_all_parts_at_their_worst_fit_the_stored_type() -> None:
     cost = cost_of_observations(spectrum, np.zeros((1, 1, 1), np.int16), near, worst)
     assert cost[0, 0, 0] == 48_000
     assert choose_best(cost, np.ones((1, 1, 1), bool))[0, 0] == 0
+
+
+def test_what_could_not_be_judged_is_taken_where_it_alone_is_clear() -> None:
+    cost = np.full((3, 1, 1), UNJUDGED, np.uint16)
+    assert choose_best(cost, np.array([False, False, True])[:, None, None])[0, 0] == 2
 
 
 def test_nearness_falls_with_the_distance_in_metres() -> None:

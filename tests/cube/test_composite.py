@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eoray.config.agree import LEARNABLE
 from eoray.cube.composite import (
+    SPECTRAL,
     CompositeRecipe,
     CompositeRow,
     CompositeWorker,
@@ -234,6 +236,7 @@ def scenes_of(cube: Any, row: CompositeRow, resolution_m: int) -> tuple[np.ndarr
     return values, (quality & 0b1011 == 0) & (mask == 0) & (values != FILL).all(axis=1)
 
 
+@pytest.mark.slow
 def test_geomad_is_the_geomedian_with_its_deviations(scene_cube: Any) -> None:
     row, result = made(scene_cube, CompositeRecipe("geomad", "P1M", 3))
     values, clear = scenes_of(scene_cube, row, 20)
@@ -336,7 +339,7 @@ def two_passes(make_store: Any) -> str:
     for i, entry in enumerate(entries):
         mask = np.zeros((512, 512), np.uint8)
         mask[:, 256:] = 0 if i else int(Mask.CLOUD)
-        arrays: dict[str, Any] = {
+        arrays: dict[str, np.ndarray] = {
             "10m/quality": np.zeros((1024, 1024), np.uint8),
             "20m/quality": np.zeros((512, 512), np.uint8),
             "20m/mask": mask,
@@ -354,6 +357,11 @@ def test_names_and_parameters_of_older_products_stay() -> None:
         assert recipe.parameters() == {"method": method, "period": "P3M", "min_obs": 3}
         names = [array.name for array in composite_arrays(recipe, ("B02",))]
         assert names == ["reflectance", "n_obs", "n_orbit"]
+
+
+def test_models_may_read_what_holds_a_spectrum() -> None:
+    """The run file's list, which knows nothing of cubes, is this one."""
+    assert SPECTRAL == LEARNABLE
 
 
 def test_a_season_stands_in_name_parameters_and_periods(scene_cube: Any) -> None:
