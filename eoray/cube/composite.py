@@ -20,7 +20,7 @@ from eoray.cube.layout import (
     TimeEntry,
     tile_px,
 )
-from eoray.cube.read import CubeReader, CubeSource, PixelWindow, TimeTable, open_reader
+from eoray.cube.read import SCREEN, CubeReader, CubeSource, PixelWindow, TimeTable, open_reader
 from eoray.cube.scenes import PRODUCT, reflectance_spec
 from eoray.errors import ConfigError
 from eoray.grid import Tile, Zone, lattice_of
@@ -44,6 +44,8 @@ class CompositeRecipe:
     """ISO 8601 duration, see ``timeline.Calendar``."""
     min_obs: int
     """Pixels with fewer clear observations are flagged through ``n_obs``."""
+    screen: bool = False
+    """Whether the temporal screen joins the mask."""
 
     @property
     def product(self) -> str:
@@ -85,6 +87,8 @@ def composite_product(
         "period": recipe.period,
         "min_obs": recipe.min_obs,
         "of": reader.attrs(PRODUCT),
+        # named only where it is used: products made without it go on
+        **({"mask": "scl+screen", SCREEN: reader.attrs(SCREEN)} if recipe.screen else {}),
     }
     title = f"Sentinel-2 {recipe.method} of {recipe.period}"
     return ProductSpec(recipe.product, tuple(groups), parameters, title=title)
@@ -109,12 +113,13 @@ def plan_composites(
     rows: list[CompositeRow] = []
     for zone in sorted({tile.zone for tile in tiles} & set(reader.zones(PRODUCT))):
         table, ledger = reader.entries(PRODUCT, zone), reader.ledger(PRODUCT, zone)
+        screen = reader.ledger(SCREEN, zone) if recipe.screen else None
         axis = [calendar.period(i) for i in range(periods[-1].index + 1)]
         entries[zone] = [_entry(period) for period in axis]
         for period in periods:
             part = table.between(period.start, period.end)
             for tile in (t for t in tiles if t.zone == zone):
-                row = _plan_row(ledger, part, tile, period)
+                row = _plan_row((ledger, screen), part, tile, period)
                 if row is not None:
                     rows.append(row)
     return entries, rows
@@ -125,13 +130,16 @@ def _entry(period: Period) -> TimeEntry:
     return TimeEntry(period.key, f"{period.start.isoformat()}T00:00:00.000Z", columns)
 
 
-def _plan_row(ledger: Ledger, scenes: TimeTable, tile: Tile, period: Period) -> CompositeRow | None:
+def _plan_row(
+    ledgers: tuple[Ledger, Ledger | None], scenes: TimeTable, tile: Tile, period: Period
+) -> CompositeRow | None:
+    ledger, screen = ledgers
     used, digests = [], []
     for i, key in enumerate(scenes.key):
         receipt = ledger.get(tile, str(key))
         if receipt is not None and receipt.n_valid > 0:
             used.append(i)
-            digests.append(f"{key} {receipt.digest:016x}")
+            digests.append(f"{key} {receipt.digest:016x}{_judged(screen, tile, str(key))}")
     if not used:
         return None
     name = hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
@@ -143,6 +151,11 @@ def _plan_row(ledger: Ledger, scenes: TimeTable, tile: Tile, period: Period) -> 
         positions=tuple(int(scenes.index[i]) for i in used),
         orbits=tuple(int(scenes.columns["relative_orbit"][i]) for i in used),
     )
+
+
+def _judged(screen: Ledger | None, tile: Tile, key: str) -> str:
+    receipt = None if screen is None else screen.get(tile, key)
+    return "" if receipt is None else f" {receipt.digest:016x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +208,13 @@ class CompositeWorker:
         values = reader.read(
             PRODUCT, zone, window=window, resolution_m=resolution_m, index=positions
         )
-        clear = reader.read_clear(zone, window=window, resolution_m=resolution_m, index=positions)
+        clear = reader.read_clear(
+            zone,
+            window=window,
+            resolution_m=resolution_m,
+            index=positions,
+            screen=self.recipe.screen,
+        )
         clear &= (values != FILL).all(axis=1)
         return {
             "reflectance": reduce_scenes(values, clear, self.recipe.method),
