@@ -25,6 +25,7 @@ def change_product(
     *,
     resolution_m: int = 20,
     of: Mapping[str, Any] | None = None,
+    also: Mapping[str, Any] | None = None,
 ) -> ProductSpec:
     """Describe ``change-NAME``: the breaks of every pixel of the ``s2`` product.
 
@@ -33,6 +34,7 @@ def change_product(
         parameters: What counts as a break.
         resolution_m: 20 (10 m bands averaged) or 10 (20 m bands interpolated).
         of: Parameters of the product that is read; they become part of this one's.
+        also: Further parameters, those that are not at their default.
 
     Returns:
         One group without time. Dims (y, x), with ``segment`` and ``band`` in front where a value
@@ -75,6 +77,7 @@ def change_product(
             **parameters.as_attrs(),
             "resolution_m": resolution_m,
             **({"of": dict(of)} if of is not None else {}),
+            **(also or {}),
         },
         has_time=False,
         title="Breaks in the seasonal course of surface reflectance",

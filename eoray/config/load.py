@@ -53,6 +53,14 @@ def dump_config(config: RunConfig) -> str:
     return write_yaml(escape_variables(config.model_dump(mode="json")))
 
 
+LATER_KEYS: tuple[tuple[Any, ...], ...] = (
+    ("cube", "mask", "screen", "none"),
+    ("change", "max_shift_px", 0.5),
+)
+"""Path and default of keys that came after stores were made: at their default they are left out of
+a run's name, so that older runs go on under it."""
+
+
 def config_key(config: RunConfig) -> str:
     """Name a run by what decides its results: ``NAME-`` and 8 hex digits.
 
@@ -60,6 +68,12 @@ def config_key(config: RunConfig) -> str:
     folder with its run file may move without becoming another run.
     """
     content = config.model_dump(mode="json", exclude=set(OUTSIDE_KEY))
+    for *sections, key, default in LATER_KEYS:
+        section = content
+        for name in sections:
+            section = section[name]
+        if section[key] == default:
+            del section[key]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return f"{config.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 

@@ -86,6 +86,9 @@ class MaskSection(Section):
     """Cloud (classes 8, 9) grows by this distance."""
     dilate_shadow_m: Annotated[int, Field(ge=0, le=300)] = 60
     """Cloud shadow (class 3) grows by this distance."""
+    screen: Literal["none", "temporal"] = "none"
+    """What joins the mask in composites and change: nothing, or each pixel's own other dates, which
+    find missed cloud and shadow and rescue bright targets that are always called cloud."""
 
 
 class CompositeSection(Section):
@@ -223,6 +226,8 @@ class ChangeSection(Section):
     """Chance that a stable observation stays below the threshold."""
     allow_mixed: bool = False
     """Accept a cube of mixed lineage, whose steps of processing can look like change."""
+    max_shift_px: Literal["none"] | Annotated[float, Field(gt=0, le=10)] = 0.5
+    """Dates further off the tile's reference, in pixels of 10 m, are left out; none keeps all."""
 
 
 class StatsSection(Section):

@@ -34,7 +34,7 @@ store: out                       # folder or s3://bucket/prefix; a cube grows in
 
 # cube:
 #   bands: [blue, green, red, nir, rededge1, rededge2, rededge3, nir08, swir16, swir22]
-#   mask: {{scl_clear: [4, 5, 6], dilate_cloud_m: 100, dilate_shadow_m: 60}}
+#   mask: {{scl_clear: [4, 5, 6], dilate_cloud_m: 100, dilate_shadow_m: 60, screen: none}}
 #   composite: {{method: geomedian, period: P3M, min_obs: 3}}
 #   warp: false                  # true resamples scenes that lie on another lattice
 #   grid: world                  # or your own, on which scenes are warped:
@@ -49,6 +49,7 @@ store: out                       # folder or s3://bucket/prefix; a cube grows in
 # change:
 #   resolution_m: 20
 #   probability: 0.99
+#   max_shift_px: 0.5            # dates further off the tile's reference are left out
 
 # assess:
 #   n_samples: 400

@@ -102,7 +102,7 @@ def cube_recipe(config: RunConfig, bands: Sequence[str]) -> CubeRecipe:
     """The part of a run file that two cubes must share."""
     return CubeRecipe(
         bands=tuple(bands),
-        mask=_mask_recipe(config.cube.mask),
+        mask=mask_recipe(config.cube.mask),
         lineage=_lineage_parameters(config),
         collection=config.source.collection,
         warp=config.cube.warp,
@@ -110,7 +110,8 @@ def cube_recipe(config: RunConfig, bands: Sequence[str]) -> CubeRecipe:
     )
 
 
-def _mask_recipe(mask: MaskSection) -> MaskRecipe:
+def mask_recipe(mask: MaskSection) -> MaskRecipe:
+    """How the run file says that SCL becomes a mask."""
     if mask.method == "none":
         return MaskRecipe(clear=tuple(range(1, 12)), cloud_m=0, shadow_m=0)
     return MaskRecipe(clear_classes(mask.scl_clear), mask.dilate_cloud_m, mask.dilate_shadow_m)

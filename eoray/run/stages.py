@@ -89,6 +89,7 @@ class StageContext:
 def run_cube(context: StageContext) -> dict[str, Any]:
     """Read the scenes of the run into the store, then make composites of them."""
     from eoray.cube.scenes import SceneWorker, scene_product
+    from eoray.run.screen_stages import run_screen
 
     plan = context.cube
     settings = context.config
@@ -101,6 +102,11 @@ def run_cube(context: StageContext) -> dict[str, Any]:
     )
     _check_failed_share(context, report)
     outcome = outcome_of(report, context.paths.repository)
+    screen = run_screen(context, _tiles_seen(context))
+    if screen is not None:
+        outcome["tasks"] += screen.tasks
+        outcome["skipped"] += screen.skipped
+        outcome["screen"] = screen.product
     composite = _run_composites(context)
     if composite is not None:
         outcome["tasks"] += composite.tasks
@@ -160,12 +166,17 @@ def _run_composites(context: StageContext) -> StageReport | None:
     recipe = composite_recipe(context.config)
     if recipe is None:
         return None
-    reader = context.reader()
-    tiles = [tile for tile in context.cube.aoi.tiles if tile.zone in reader.zones("s2")]
+    reader, tiles = context.reader(), _tiles_seen(context)
     entries, rows = plan_composites(recipe, reader, tiles, DateRange.parse(context.config.time))
     spec = composite_product(recipe, reader, sorted(entries))
     worker = CompositeWorker(context.source, recipe)
     return context.run_stage(StagePlan("composite", spec, entries, rows, worker))
+
+
+def _tiles_seen(context: StageContext) -> list[Tile]:
+    """Tiles of the place in zones that hold scenes."""
+    zones = context.reader().zones("s2")
+    return [tile for tile in context.cube.aoi.tiles if tile.zone in zones]
 
 
 def composite_recipe(config: RunConfig) -> Any:
@@ -175,4 +186,5 @@ def composite_recipe(config: RunConfig) -> Any:
     composite = config.cube.composite
     if composite.method == "none":
         return None
-    return CompositeRecipe(composite.method, composite.period, composite.min_obs)
+    screen = config.cube.mask.screen == "temporal"
+    return CompositeRecipe(composite.method, composite.period, composite.min_obs, screen)
