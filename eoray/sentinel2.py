@@ -99,6 +99,19 @@ class Mask(IntFlag):
     OTHER = 64
 
 
+class Screen(IntFlag):
+    """Bits of the uint8 ``screen`` array at 20 m: what a pixel's own dates say about its mask."""
+
+    CLOUD = 1
+    """Called clear, but brighter in the blue than its neighbours in time."""
+    SHADOW = 2
+    """Called clear, but darker."""
+    RESCUED = 4
+    """Called cloud, or close to one, but as it always is: counts as clear."""
+    UNJUDGED = 8
+    """Clear, with too few clear neighbours in time to tell."""
+
+
 UNUSABLE = Quality.NO_DATA | Quality.SATURATED | Quality.FAILED_READ
 """Quality bits that keep a pixel out of composites, training and change."""
 

@@ -234,6 +234,14 @@ def test_every_problem_gets_a_line() -> None:
     ("overrides", "line"),
     [
         (["fit.labels=null"], "fit.labels: missing, but task 'land-cover' fits a model"),
+        (
+            ["cube.mask.screen=temporal", "cube.bands=[B04,B08]"],
+            "cube.mask.screen: 'temporal' compares blue, red and nir, and cube.bands is B04, B08",
+        ),
+        (
+            ["cube.mask.screen=temporal", "cube.mask.method=none"],
+            "cube.mask.screen: 'temporal' joins a mask and cube.mask.method is 'none'",
+        ),
         (["cube.bands=[B02]", "fit.bands=[B02,B08]"], "fit.bands: B08 not in cube.bands (B02)"),
         (["cube.composite.method=none"], "cube.composite.method: 'none', but fit and predict"),
         (
@@ -407,6 +415,19 @@ def test_keys_that_came_later_leave_the_names_of_earlier_runs(tmp_path: Path) ->
         for setting in ("cube.nbar=true", "change.nbar=false", "cube.dem=/d.tif")
     }
     assert len(others | {"r-d14e0208"}) == 4
+
+
+def test_keys_that_came_later_leave_older_runs_their_name() -> None:
+    text = """\
+version: 1
+name: older
+aoi: [11.5, 48.1, 11.6, 48.2]
+time: 2021-01-01/2021-12-31
+task: change
+"""
+    assert config_key(parse_config(text)) == "older-8d4c2401"  # as before these keys
+    for override in ("cube.mask.screen=temporal", "change.max_shift_px=none"):
+        assert config_key(parse_config(text, overrides=[override])) != "older-8d4c2401"
 
 
 def test_the_key_follows_what_decides_results(run_file: Path) -> None:

@@ -25,7 +25,7 @@ def change_product(
     *,
     resolution_m: int = 20,
     of: Mapping[str, Any] | None = None,
-    views: Mapping[str, Any] | None = None,
+    also: Mapping[str, Any] | None = None,
 ) -> ProductSpec:
     """Describe ``change-NAME``: the breaks of every pixel of the ``s2`` product.
 
@@ -34,8 +34,8 @@ def change_product(
         parameters: What counts as a break.
         resolution_m: 20 (10 m bands averaged) or 10 (20 m bands interpolated).
         of: Parameters of the product that is read; they become part of this one's.
-        views: What was done about sun and view (``nbar``, ``max_sun_zenith``), if anything; the
-            same.
+        also: Further parameters, those that are not at their default: what was done about sun and
+            view (``nbar``, ``max_sun_zenith``), about displaced dates and the mask.
 
     Returns:
         One group without time. Dims (y, x), with ``segment`` and ``band`` in front where a value
@@ -77,8 +77,8 @@ def change_product(
         parameters={
             **parameters.as_attrs(),
             "resolution_m": resolution_m,
-            **(views or {}),
             **({"of": dict(of)} if of is not None else {}),
+            **(also or {}),
         },
         has_time=False,
         title="Breaks in the seasonal course of surface reflectance",

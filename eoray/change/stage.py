@@ -18,6 +18,7 @@ from eoray.change.product import ENTRY
 from eoray.cube.layout import DONE, NO_SCENE, TileResult, TimeEntry, tile_px
 from eoray.cube.nbar import Views, check_views, known_views, read_views, to_nadir
 from eoray.cube.read import CubeReader, CubeSource, PixelWindow, TimeTable, open_reader
+from eoray.cube.registration import read_registration
 from eoray.errors import ConfigError, GridError
 from eoray.grid import Tile, Zone
 from eoray.sentinel2 import Mask
@@ -183,6 +184,28 @@ def _steps(table: TimeTable, days: np.ndarray) -> Iterator[int]:
             yield int(days[i])
 
 
+def drop_displaced(reader: CubeReader, row: ChangeRow, limit_px: float) -> ChangeRow:
+    """Leave out the dates of a row that lie too far from the tile's reference.
+
+    Args:
+        reader: The store; dates without a measurement stay.
+        row: As planned.
+        limit_px: In pixels of 10 m.
+
+    Returns:
+        The row with at least one date: a tile whose dates are all displaced keeps the first.
+    """
+    displaced = read_registration(reader, row.tiles[0], row.scenes).beyond(limit_px)
+    keep = [i for i, is_off in enumerate(displaced) if not is_off] or [0]
+    return replace(
+        row,
+        scenes=tuple(row.scenes[i] for i in keep),
+        positions=tuple(row.positions[i] for i in keep),
+        days=tuple(row.days[i] for i in keep),
+        orbits=tuple(row.orbits[i] for i in keep),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ChangeWorker:
     """Looks for breaks in all pixels of a tile, window by window."""
@@ -192,6 +215,10 @@ class ChangeWorker:
     resolution_m: int = 20
     threads: int = 1
     """Threads within the task; results do not depend on them."""
+    screen: bool = False
+    """Whether the temporal screen joins the mask."""
+    max_shift_px: float | None = None
+    """Dates that lie further off the reference, in pixels of 10 m, are left out; None keeps all."""
 
     def __call__(self, row: ChangeRow) -> list[TileResult]:
         """Judge one tile.
@@ -200,6 +227,8 @@ class ChangeWorker:
             One result; ``n_valid`` counts the pixels that were monitored.
         """
         reader = open_reader(self.source)
+        if self.max_shift_px is not None:
+            row = drop_displaced(reader, row, self.max_shift_px)
         (tile,) = row.tiles
         px = tile_px(self.resolution_m, tile.zone)
         whole = tile.window(self.resolution_m)
@@ -232,7 +261,11 @@ class ChangeWorker:
         self, reader: CubeReader, row: ChangeRow, window: PixelWindow
     ) -> dict[str, np.ndarray]:
         """Judge a window; only the part of it that was ever seen clear is read and fitted."""
-        clear = reader.read_clear(row.tiles[0].zone, **self._where(row, window))
+        where = self._where(row, window)
+        if self.screen:
+            clear = reader.read_clear(row.tiles[0].zone, screen=True, **where)
+        else:
+            clear = reader.read_clear(row.tiles[0].zone, **where)
         out = empty_result(len(self.parameters.bands), window.height, window.width)
         seen = clear.any(axis=0)
         if seen.any():

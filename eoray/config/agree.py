@@ -35,7 +35,7 @@ def check_agreement(config: RunConfig) -> None:
     Raises:
         DisagreementError: With one problem per contradiction.
     """
-    checks = (_labels, _bands, _grid, _mask, _composite, _days, _storage)
+    checks = (_labels, _bands, _screen, _grid, _mask, _composite, _days, _storage)
     problems = [problem for check in checks for problem in check(config)]
     if problems:
         raise DisagreementError(problems)
@@ -59,6 +59,22 @@ def _bands(config: RunConfig) -> Iterator[str]:
                 f"{stage}.bands: {', '.join(lacking)} not in cube.bands ({', '.join(there)}); add "
                 "them there or leave them out here"
             )
+
+
+def _screen(config: RunConfig) -> Iterator[str]:
+    mask, there = config.cube.mask, set(config.cube.bands)
+    if mask.screen == "none":
+        return
+    if mask.method == "none":
+        yield (
+            "cube.mask.screen: 'temporal' joins a mask and cube.mask.method is 'none'; take method "
+            "'scl', or screen: none"
+        )
+    if not ({"B02", "B04"} <= there and there & {"B08", "B8A"}):
+        yield (
+            "cube.mask.screen: 'temporal' compares blue, red and nir, and cube.bands is "
+            f"{', '.join(config.cube.bands)}; add what is missing, or say screen: none"
+        )
 
 
 def _grid(config: RunConfig) -> Iterator[str]:

@@ -47,11 +47,13 @@ LATER_KEYS = (
     "cube.composite.group",
     "cube.composite.percentiles",
     "cube.mask.weights",
+    "cube.mask.screen",
     "cube.nbar",
     "cube.dem",
     "cube.max_sun_zenith",
     "change.nbar",
     "change.max_sun_zenith",
+    "change.max_shift_px",
 )
 """Keys that came after others had runs: at their default the run key leaves them out."""
 
@@ -128,6 +130,9 @@ class MaskSection(Section):
     """Cloud (classes 8, 9) grows by this distance."""
     dilate_shadow_m: Annotated[int, Field(ge=0, le=300)] = 60
     """Cloud shadow (class 3) grows by this distance."""
+    screen: Literal["none", "temporal"] = "none"
+    """What joins the mask in composites and change: nothing, or each pixel's own other dates, which
+    find missed cloud and shadow and rescue bright targets that are always called cloud."""
 
 
 class CompositeSection(Section):
@@ -283,6 +288,8 @@ class ChangeSection(Section):
     """Take reflectance to the nadir view (c-factor); auto: in tiles that several orbits see."""
     max_sun_zenith: Annotated[float, Field(gt=0, le=90)] | None = None
     """Dates under a lower sun are not judged, degrees; none given: all are."""
+    max_shift_px: Literal["none"] | Annotated[float, Field(gt=0, le=10)] = 0.5
+    """Dates further off the tile's reference, in pixels of 10 m, are left out; none keeps all."""
 
 
 class StatsSection(Section):

@@ -36,7 +36,7 @@ store: out                       # folder or s3://bucket/prefix; a cube grows in
 
 # cube:
 #   bands: [blue, green, red, nir, rededge1, rededge2, rededge3, nir08, swir16, swir22]
-#   mask: {{scl_clear: [4, 5, 6], dilate_cloud_m: 100, dilate_shadow_m: 60}}
+#   mask: {{scl_clear: [4, 5, 6], dilate_cloud_m: 100, dilate_shadow_m: 60, screen: none}}
 #   composite: {{method: geomedian, period: P3M, min_obs: 3}}    # docs/composites.md
 #   nbar: false                  # true makes composites as seen from straight above
 #   dem: dem.tif                 # elevation: flags steep land, masks land in its shadow
@@ -54,6 +54,7 @@ store: out                       # folder or s3://bucket/prefix; a cube grows in
 #   resolution_m: 20
 #   probability: 0.99
 #   nbar: auto                   # from straight above where several orbits see; or false
+#   max_shift_px: 0.5            # dates further off the tile's reference are left out
 
 # assess:
 #   n_samples: 400

@@ -30,7 +30,7 @@ from eoray.cube.layout import (
 )
 from eoray.cube.nbar import METHOD as NBAR_METHOD
 from eoray.cube.nbar import check_views, read_views, to_nadir
-from eoray.cube.read import CubeReader, CubeSource, PixelWindow, TimeTable, open_reader
+from eoray.cube.read import SCREEN, CubeReader, CubeSource, PixelWindow, TimeTable, open_reader
 from eoray.cube.scenes import PRODUCT, reflectance_spec
 from eoray.errors import ConfigError
 from eoray.grid import Tile, Zone, lattice_of
@@ -71,6 +71,8 @@ class CompositeRecipe:
     """Of the method ``percentiles``."""
     nbar: bool = False
     """Take observations to the nadir view before they are reduced."""
+    screen: bool = False
+    """Whether the temporal screen joins the mask."""
 
     @property
     def product(self) -> str:
@@ -144,7 +146,12 @@ def composite_product(
         if bands:
             coords = {} if recipe.method == "count" else {"band": bands}
             groups.append(GroupSpec(resolution_m, composite_arrays(recipe, bands), coords))
-    parameters = {**recipe.parameters(), "of": reader.attrs(PRODUCT)}
+    parameters = {
+        **recipe.parameters(),
+        "of": reader.attrs(PRODUCT),
+        # named only where it is used: products made without it go on
+        **({"mask": "scl+screen", SCREEN: reader.attrs(SCREEN)} if recipe.screen else {}),
+    }
     title = f"Sentinel-2 {recipe.method} of {recipe.period}"
     return ProductSpec(recipe.product, tuple(groups), parameters, title=title)
 
@@ -215,13 +222,14 @@ def plan_composites(
     for zone in sorted({tile.zone for tile in tiles} & set(reader.zones(PRODUCT))):
         table, ledger = reader.entries(PRODUCT, zone), reader.ledger(PRODUCT, zone)
         dates = _dates(table, recipe)
+        ledgers = ledger, (reader.ledger(SCREEN, zone) if recipe.screen else None)
         axis = [calendar.period(i) for i in range(periods[-1].index + 1)]
         entries[zone] = [_entry(period) for period in axis]
         for period in periods:
             inside = (dates >= np.datetime64(period.start)) & (dates < np.datetime64(period.end))
             part = table.where(inside)
             for tile in (t for t in tiles if t.zone == zone):
-                row = _plan_row(recipe, ledger, part, tile, period)
+                row = _plan_row(recipe, ledgers, part, tile, period)
                 if row is not None:
                     rows.append(row)
                     if recipe.nbar:
@@ -241,14 +249,19 @@ def _entry(period: Period) -> TimeEntry:
 
 
 def _plan_row(
-    recipe: CompositeRecipe, ledger: Ledger, scenes: TimeTable, tile: Tile, period: Period
+    recipe: CompositeRecipe,
+    ledgers: tuple[Ledger, Ledger | None],
+    scenes: TimeTable,
+    tile: Tile,
+    period: Period,
 ) -> CompositeRow | None:
+    ledger, screen = ledgers
     used, digests = [], []
     for i, key in enumerate(scenes.key):
         receipt = ledger.get(tile, str(key))
         if receipt is not None and receipt.n_valid > 0:
             used.append(i)
-            digests.append(f"{key} {receipt.digest:016x}")
+            digests.append(f"{key} {receipt.digest:016x}{_judged(screen, tile, str(key))}")
     if not used:
         return None
     name = hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
@@ -276,6 +289,11 @@ def _circumstances(
         view_zenith=tuple(float(scenes.columns["view_zenith"][i]) for i in used),
         sun_zenith=tuple(float(scenes.columns["sun_zenith"][i]) for i in used),
     )
+
+
+def _judged(screen: Ledger | None, tile: Tile, key: str) -> str:
+    receipt = None if screen is None else screen.get(tile, key)
+    return "" if receipt is None else f" {receipt.digest:016x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +335,11 @@ class CompositeWorker:
         for top in range(0, px, _STRIP_PX):
             window = PixelWindow(whole.row_off + top, whole.col_off, min(_STRIP_PX, px - top), px)
             clear = reader.read_clear(
-                tile.zone, window=window, resolution_m=resolution_m, index=positions
+                tile.zone,
+                window=window,
+                resolution_m=resolution_m,
+                index=positions,
+                screen=self.recipe.screen,
             )
             if not clear.any():
                 continue

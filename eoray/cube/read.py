@@ -15,9 +15,12 @@ from eoray.cube.layout import ZarrArray, ZarrGroup, group_path, zone_path, zones
 from eoray.cube.ledger import Ledger
 from eoray.errors import ConfigError, StoreError
 from eoray.grid import PixelWindow, Tile, Zone, lattice_of
-from eoray.sentinel2 import UNUSABLE
+from eoray.sentinel2 import UNUSABLE, Screen
 
 __all__ = ["CubeReader", "CubeSource", "PixelWindow", "TimeTable", "open_reader"]
+
+SCREEN = "screen"
+"""Name of the product that judges the mask by each pixel's other dates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +251,18 @@ class CubeReader:
         resolution_m: int,
         index: Sequence[int] | np.ndarray,
         product: str = "s2",
+        screen: bool = False,
     ) -> np.ndarray:
         """Tell where scenes are usable.
+
+        Args:
+            zone: UTM zone.
+            window: Zone pixels of ``resolution_m``.
+            resolution_m: 10 or 20.
+            index: Positions on the stored time axis.
+            product: The scenes.
+            screen: Join the temporal screen to the mask: what it calls cloud or shadow is not
+                clear, what it rescues is. Dates that it has not judged keep their mask.
 
         Returns:
             Dims (time, y, x), bool: no ``UNUSABLE`` quality bit, and mask 0. The 20 m mask is
@@ -262,9 +275,36 @@ class CubeReader:
             product, zone, "quality", window=window, resolution_m=resolution_m, index=index
         )
         clear = mask == 0
+        if screen:
+            bits = self._read_screen(product, zone, coarse, level, index)
+            clear |= (bits & np.uint8(Screen.RESCUED)) > 0
+            clear &= (bits & np.uint8(Screen.CLOUD | Screen.SHADOW)) == 0
         if resolution_m != level:
             clear = resample.replicate(clear, coarse, window, resolution_m)
         return np.asarray(clear & ((quality & UNUSABLE) == 0))
+
+    def _read_screen(
+        self,
+        product: str,
+        zone: Zone,
+        window: PixelWindow,
+        resolution_m: int,
+        index: Sequence[int] | np.ndarray,
+    ) -> np.ndarray:
+        """``Screen`` bits of scenes, found by the keys of their entries; 0 where there are none."""
+        keys = self.ledger(product, zone).entries
+        at = {key: i for i, key in enumerate(self.ledger(SCREEN, zone).entries)}
+        there = [i for i, position in enumerate(index) if keys[position] in at]
+        out = np.zeros((len(index), window.height, window.width), np.uint8)
+        out[there] = self.read(
+            SCREEN,
+            zone,
+            SCREEN,
+            window=window,
+            resolution_m=resolution_m,
+            index=[at[keys[index[i]]] for i in there],
+        )
+        return out
 
     def bands(self, product: str, zone: Zone, resolution_m: int | None = None) -> list[str]:
         """Band ids of a product at one resolution, or at all of them (10 m first)."""

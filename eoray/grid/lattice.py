@@ -138,9 +138,10 @@ class Lattice:
         """Pixels along the edge of a tile.
 
         Raises:
-            GridError: A user's grid has another pixel; on the world grid any divisor is one.
+            GridError: A user's grid has another pixel; on the world grid any divisor is one. The
+                edge of a tile is always one: products with one value a tile have such pixels.
         """
-        if not self.overlaps and resolution_m not in self.levels:
+        if not self.overlaps and resolution_m not in (*self.levels, self.edge_m):
             raise GridError(
                 f"{self.label} has pixels of {self.coarse} m, not {resolution_m}; ask for those"
             )

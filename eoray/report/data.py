@@ -155,6 +155,56 @@ class ChangeSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class AlwaysCloud:
+    """Bright targets of a tile that the mask calls cloud on nearly all dates."""
+
+    tile: str
+    n_px: int
+    area_m2: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenSummary:
+    """What the temporal screen changed in the mask."""
+
+    by_year: Mapping[int, Mapping[str, float]]
+    """Year -> shares of the observed pixels: ``missed_cloud, missed_shadow, rescued, unjudged,
+    clear`` (by the mask) and ``clear_with_screen``."""
+    always_cloud: tuple[AlwaysCloud, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DisplacedRow:
+    """A date of a tile that lies far from the reference."""
+
+    day: str
+    tile: str
+    shift_px: float
+    error_px: float
+    left_out: bool
+    """Whether change did without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationSummary:
+    """How far the dates of tiles lie from their reference; pixels of 10 m."""
+
+    limit_px: float | None
+    """Dates surely beyond are left out of change; None leaves out none."""
+    n_measured: int
+    n_unknown: int
+    n_beyond: int
+    by_year: Mapping[int, tuple[int, float, float] | None]
+    """Year -> (dates, median, 95th percentile)."""
+    before: tuple[int, float, float] | None
+    """The same before the global reference image came into use everywhere."""
+    since: tuple[int, float, float] | None
+    histogram: Mapping[str, int]
+    """Lower edge of a bin -> dates."""
+    worst: tuple[DisplacedRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StageRow:
     """One stage of the run."""
 
@@ -209,6 +259,9 @@ class ReportData:
     mapped_m2: Mapping[int, float] = field(default_factory=dict)
     """Class id -> mapped area (biased), for a map that was not assessed."""
     change: ChangeSummary | None = None
+    screen: ScreenSummary | None = None
+    """None: the mask is that of the scene classification alone."""
+    registration: RegistrationSummary | None = None
     stages: tuple[StageRow, ...] = ()
     forecast: tuple[ForecastRow, ...] = ()
     """Of the cube stage's newest execution."""

@@ -23,6 +23,7 @@ from eoray.report.markup import (
     picture,
     table,
 )
+from eoray.report.screen_sections import mask_section, registration_section
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +265,8 @@ def _hashes(head: tuple[str, str], rows: Mapping[str, str]) -> str:
 
 SECTIONS = (
     Section("input", "Input", input_section),
+    Section("masks", "Masks", mask_section),
+    Section("registration", "Registration", registration_section),
     Section("true-colour", "True colour", picture_section),
     Section("map", "Land-cover map", map_section),
     Section("area", "Accuracy and area", area_section),

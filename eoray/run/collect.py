@@ -26,7 +26,9 @@ from eoray.report.data import (
     StageRow,
     ValidationScore,
 )
+from eoray.run.collect_screen import registration_summary, screen_summary
 from eoray.run.record import versions
+from eoray.run.screen_stages import max_shift_px
 from eoray.run.stages import composite_recipe
 
 if TYPE_CHECKING:
@@ -89,6 +91,8 @@ def collect_report(context: StageContext, record: Mapping[str, Any]) -> ReportDa
         validation=_validation(record.get("stages", {}).get("fit")),
         assessment=_json(context, "assess.json"),
         change=_change(reader, change, measured),
+        screen=screen_summary(reader),
+        registration=registration_summary(reader, max_shift_px(config)),
         stages=_stages(record.get("stages", {})),
         forecast=_forecast(record),
         skipped=_skipped(record),

@@ -206,7 +206,7 @@ def cube_recipe(config: RunConfig, bands: Sequence[str]) -> CubeRecipe:
     """The part of a run file that two cubes must share."""
     return CubeRecipe(
         bands=tuple(bands),
-        mask=_mask_recipe(config),
+        mask=mask_recipe(config),
         lineage=_lineage_parameters(config),
         collection=config.source.collection,
         warp=config.cube.warp,
@@ -214,7 +214,8 @@ def cube_recipe(config: RunConfig, bands: Sequence[str]) -> CubeRecipe:
     )
 
 
-def _mask_recipe(config: RunConfig) -> MaskRecipe:
+def mask_recipe(config: RunConfig) -> MaskRecipe:
+    """How the run file says that a scene becomes a mask."""
     mask = config.cube.mask
     if mask.method == "none":
         return MaskRecipe(clear=tuple(range(1, 12)), cloud_m=0, shadow_m=0)

@@ -103,6 +103,7 @@ def run_cube(context: StageContext) -> dict[str, Any]:
     """Read the scenes of the run into the store, then make composites of them."""
     from eoray.cube.scenes import SceneWorker, scene_product
     from eoray.run.planning import cloud_classifier
+    from eoray.run.screen_stages import run_screen
 
     plan = context.cube
     settings = context.config
@@ -133,6 +134,11 @@ def run_cube(context: StageContext) -> dict[str, Any]:
     left = count_holes(context.reader(), plan.rows)
     if left["tiles"]:
         outcome["holes"] = left
+    screen = run_screen(context, _tiles_seen(context))
+    if screen is not None:
+        outcome["tasks"] += screen.tasks
+        outcome["skipped"] += screen.skipped
+        outcome["screen"] = screen.product
     composite = _run_composites(context)
     if composite is not None:
         outcome["tasks"] += composite.tasks
@@ -199,12 +205,17 @@ def _run_composites(context: StageContext) -> StageReport | None:
     recipe = composite_recipe(context.config)
     if recipe is None:
         return None
-    reader = context.reader()
-    tiles = [tile for tile in context.cube.aoi.tiles if tile.zone in reader.zones("s2")]
+    reader, tiles = context.reader(), _tiles_seen(context)
     entries, rows = plan_composites(recipe, reader, tiles, DateRange.parse(context.config.time))
     spec = composite_product(recipe, reader, sorted(entries))
     worker = CompositeWorker(context.source, recipe)
     return context.run_stage(StagePlan("composite", spec, entries, rows, worker))
+
+
+def _tiles_seen(context: StageContext) -> list[Tile]:
+    """Tiles of the place in zones that hold scenes."""
+    zones = context.reader().zones("s2")
+    return [tile for tile in context.cube.aoi.tiles if tile.zone in zones]
 
 
 def composite_recipe(config: RunConfig) -> Any:
@@ -223,4 +234,5 @@ def composite_recipe(config: RunConfig) -> Any:
         by_solar_day=composite.group == "solar-day",
         percentiles=composite.percentiles,
         nbar=config.cube.nbar,
+        screen=config.cube.mask.screen == "temporal",
     )

@@ -165,10 +165,13 @@ class Studio:
 
     def picture(self, job: Job) -> Picture:
         """Render one item without writing it."""
-        mgrs = job.granule.mgrs
-        if mgrs not in self._renderers:
-            self._renderers[mgrs] = Renderer(job.granule, self.site(job.granule.site))
-        return self._renderers[mgrs].draw(job)
+        return self.renderer(job.granule).draw(job)
+
+    def renderer(self, granule: Granule) -> Renderer:
+        """What draws the items of a granule, and knows what stood before it."""
+        if granule.mgrs not in self._renderers:
+            self._renderers[granule.mgrs] = Renderer(granule, self.site(granule.site))
+        return self._renderers[granule.mgrs]
 
     def site(self, name: str) -> Site:
         """Ground, signals and texture of a site."""

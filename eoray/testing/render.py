@@ -36,6 +36,7 @@ _STRUCTURE[Material.SPRUCE : Material.CROP] = 1.25
 
 _OVERCORRECTION = np.array([12, 14, 12, 30, 16, 22, 26, 30, 46, 40], np.float32) / 10_000
 _GAIN = np.array([8, -6, 10, -9, 7, -8, 9, -10, 6, -7], np.float32) / 1000
+_SKY = ("cloud", "cirrus", "haze", "shadow")
 _BAND_REACH_M = (-20.0, -10.0, 10.0, 0.0, 20.0, 20.0, 0.0, 20.0, -20.0, 0.0)
 
 
@@ -47,6 +48,20 @@ class Picture:
     """Band id: dims (y, x), uint16, 0 where there is no data."""
     scl: np.ndarray
     """Dims (y, x) at 20 m, uint8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obstruction:
+    """What truly stands between ground and sensor, dims (y, x) at 20 m, float32, 0 to 1."""
+
+    cloud: np.ndarray
+    """Share of the blue light that comes from cloud instead of the ground."""
+    cirrus: np.ndarray
+    """The same for thin high cloud."""
+    haze: np.ndarray
+    """The same for haze that no class of SCL names."""
+    shadow: np.ndarray
+    """Share of direct light that is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +231,17 @@ class Renderer:
                 stored[double(unseen) if is_fine else unseen] = 0
             bands[band] = stored
         return Picture(bands, scl)
+
+    def obstruction(self, job: Job) -> Obstruction:
+        """Tell the sky of an item, to judge masks by."""
+        _, sky = self.site.state(job.taken)
+        at = {name: interpolate(getattr(sky, name), self.sky_place) for name in _SKY}
+        return Obstruction(
+            cloud=1 - np.exp(-1.4 * at["cloud"]),
+            cirrus=1 - np.exp(-0.5 * at["cirrus"]),
+            haze=1 - np.exp(at["haze"] * -_BLUE[0]),
+            shadow=at["shadow"],
+        )
 
     def _surface(self, taken: Pass, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Reflectance without sky: dims (band, y, x) of the 10 m and the 20 m bands."""

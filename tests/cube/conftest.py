@@ -139,7 +139,13 @@ def make_store(tmp_path: Path) -> Callable[[ProductSpec], Store]:
     return lambda spec: Store(str(tmp_path / "cube.icechunk"), spec)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def store_at() -> Callable[[Path, ProductSpec], Store]:
+    """For stores that all tests of a module share."""
+    return lambda folder, spec: Store(str(folder / "cube.icechunk"), spec)
+
+
+@pytest.fixture(scope="session")
 def make_entry() -> Callable[..., TimeEntry]:
     return entry
 

@@ -20,6 +20,7 @@ from eoray.report import (
     StageRow,
     ValidationScore,
 )
+from eoray.report.data import AlwaysCloud, DisplacedRow, RegistrationSummary, ScreenSummary
 
 NAMES = {
     1: "water",
@@ -106,6 +107,36 @@ def made_up_assessment() -> dict[str, object]:
     return {"design": design.to_dict(), "n_points": 517, "n_unanswered": 0, **table}
 
 
+def made_up_screen() -> ScreenSummary:
+    shares = {
+        "clear": 0.41,
+        "missed_cloud": 0.012,
+        "missed_shadow": 0.001,
+        "rescued": 0.034,
+        "clear_with_screen": 0.431,
+        "unjudged": 0.06,
+    }
+    return ScreenSummary({2020: shares}, (AlwaysCloud("z32r0391c070", 1234, 493_600.0),))
+
+
+def made_up_registration() -> RegistrationSummary:
+    worst = (
+        DisplacedRow("2020-10-23", "z32r0391c070", 0.95, 0.07, left_out=True),
+        DisplacedRow("2020-10-10", "z32r0391c070", 0.57, 0.05, left_out=False),
+    )
+    return RegistrationSummary(
+        limit_px=0.5,
+        n_measured=39,
+        n_unknown=34,
+        n_beyond=1,
+        by_year={2020: (12, 0.31, 0.9), 2022: (15, 0.12, 0.25)},
+        before=(24, 0.22, 0.8),
+        since=None,
+        histogram={"0.0": 30, "0.5": 9},
+        worst=worst,
+    )
+
+
 def made_up_run() -> ReportData:
     per_class = {
         name: {
@@ -122,6 +153,8 @@ def made_up_run() -> ReportData:
         period=("2020-01-01", "2023-12-31"),
         place="2 tiles at the border of UTM zones 32 and 33",
         is_synthetic=True,
+        screen=made_up_screen(),
+        registration=made_up_registration(),
         input=InputSummary(
             collection="sentinel-2-c1-l2a",
             n_scenes=204,
