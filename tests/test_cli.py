@@ -55,8 +55,9 @@ class FakeRun:
         self.calls.append(("load", path, overrides))
         return self
 
-    def plan(self, stages: list[str] | None = None, *, probe: int) -> FakePlan:
+    def plan(self, stages: list[str] | None = None, *, probe: int, **rest: Any) -> FakePlan:
         assert probe == 3
+        assert rest == {"audit": False, "also": [], "nodes": None}
         self.calls.append(("plan", stages))
         return FakePlan()
 

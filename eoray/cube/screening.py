@@ -320,7 +320,7 @@ def _median(values: np.ndarray, n: int) -> float:
             values[j] = values[j - 1]
             j -= 1
         values[j] = value
-    return 0.5 * (values[(n - 1) // 2] + values[n // 2])
+    return float(0.5 * (values[(n - 1) // 2] + values[n // 2]))
 
 
 def disc(radius_m: float, ground_m: tuple[float, float]) -> np.ndarray:

@@ -109,6 +109,7 @@ def _go_through_verbs(verb: Verb, api: FakeApi) -> None:
     assert "kind: CronJob" in verb("render", "run.yaml", "--cron", "0 3 * * 1")
 
 
+@pytest.mark.slow
 def test_verbs_need_no_package_beyond_the_list(
     environment: dict[str, str], api: FakeApi, tmp_path: Path
 ) -> None:

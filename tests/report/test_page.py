@@ -108,12 +108,12 @@ def test_tags_close_in_order(page: Reader) -> None:
 def test_every_picture_and_chart_is_described(html: str, page: Reader) -> None:
     assert len(page.images) == 8
     assert all(len(str(image["alt"])) > 8 for image in page.images)
-    assert html.count("<svg") == html.count('role="img" aria-label=') == 5
+    assert html.count("<svg") == html.count('role="img" aria-label=') == 6
 
 
 def test_figures_are_numbered_in_order(html: str) -> None:
     numbers = [int(n) for n in re.findall(r"<b>Figure (\d+)\.</b>", html)]
-    assert numbers == list(range(1, 11))
+    assert numbers == list(range(1, 12))
 
 
 @pytest.mark.parametrize(
