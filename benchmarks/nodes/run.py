@@ -42,10 +42,11 @@ from eoray.cube.mask import MaskRecipe
 from eoray.cube.plan import BLOCK_EDGE, plan_scenes
 from eoray.cube.scenes import CubeRecipe, scene_product
 from eoray.execute import Executor
-from eoray.grid import TILE_M, TOP_M, Tile, box_lonlat
+from eoray.grid import TILE_M, TOP_M, Tile
 from eoray.run.driver import Driver, StagePlan, Wave
 from eoray.run.lease import hold_store
 from eoray.sentinel2 import BANDS
+from eoray.testing.scenes import make_scene
 
 ZONE, TOP_ROW, LEFT_COL = 32, 400, 28
 BLOCKS_ACROSS = 10
@@ -154,38 +155,18 @@ def scenes(n_dates: int) -> list[Scene]:
     x, y = LEFT_COL * TILE_M, TOP_M - TOP_ROW * TILE_M
     px = BLOCKS_ACROSS * BLOCK_EDGE * TILE_M // 20
     asset = BandAsset("SCL", "none", (20.0, 0.0, float(x), 0.0, -20.0, float(y)), (px, px), 0)
-    return [_scene(f"2023-01-{day + 1:02d}", asset) for day in range(n_dates)]
-
-
-def _scene(day: str, asset: BandAsset) -> Scene:
-    return Scene(
-        item_id=f"S2A_{day}",
-        collection="fixed-time",
-        provider="none",
-        datatake=f"S2A_{day}",
-        sensing_time=f"{day}T10:00:00.000Z",
-        solar_day=day,
-        satellite="S2A",
-        relative_orbit=8,
-        granule="32UPU",
-        product_uri="",
-        baseline="05.09",
-        generation_time=f"{day}T12:00:00Z",
-        dn_offset=-1000,
-        offset_rule="declared",
-        clipped_at_source=False,
-        refined=True,
-        sun_zenith=50.0,
-        sun_azimuth=160.0,
-        view_zenith=5.0,
-        view_azimuth=100.0,
-        cloud_pct=0.0,
-        epsg=32600 + ZONE,
-        zone=ZONE,
-        bbox=(6.0, 40.0, 12.0, 50.0),
-        footprint=box_lonlat(6.0, 40.0, 12.0, 50.0).wkb,
-        assets=(asset,),
-    )
+    days = [f"2023-01-{day + 1:02d}" for day in range(n_dates)]
+    return [
+        make_scene(
+            f"S2A_{day}",
+            ZONE,
+            (asset,),
+            datatake=f"S2A_{day}",
+            sensing_time=f"{day}T10:00:00.000Z",
+            solar_day=day,
+        )
+        for day in days
+    ]
 
 
 def read_spans(folder: Path) -> list[list[tuple[float, float]]]:

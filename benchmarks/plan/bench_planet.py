@@ -20,14 +20,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import shapely
 
 from eoray.catalog.scene import BandAsset, Scene
 from eoray.cube.plan import plan_scenes
-from eoray.grid import Tile, box_lonlat, lattice_of, tiles_of_geometry
-from eoray.grid.lattice import to_lonlat
+from eoray.grid import Tile, box_lonlat, tiles_of_geometry
 from eoray.run.estimate import estimate_reads
 from eoray.sentinel2 import BANDS, native_resolution_m
+from eoray.testing.scenes import make_scene
 
 STEP_M, EDGE_M = 100_000, 109_800
 N_ORBITS = 143
@@ -89,26 +88,15 @@ def granules(tiles: list[Tile]) -> Iterator[Scene]:
 
 def granule(zone: int, column: int, row: int) -> Scene:
     x, y = column * STEP_M - 20, (row + 1) * STEP_M + 20
-    box = shapely.segmentize(shapely.box(x, y - EDGE_M, x + EDGE_M, y), 20_000)
-    lattice = lattice_of(zone)
-    outline = shapely.transform(box, lambda xy: np.stack(to_lonlat(lattice, *xy.T), axis=1))
-    west, south, east, north = outline.bounds
-    if east - west > 180:
-        lon = shapely.get_coordinates(outline)[:, 0]
-        west, east = lon[lon > 0].min(), lon[lon < 0].max()
-    orbit = int((outline.centroid.x + 180) / 360 * N_ORBITS) % N_ORBITS + 1
     name = f"S2A_{zone:02d}{column:02d}{row:+04d}"
+    assets = tuple(_asset(name, band, x, y) for band in ("SCL", *BANDS))
+    scene = make_scene(name, zone, assets, granule=name)
+    orbit = int((scene.bbox[0] + 180) / 360 * N_ORBITS) % N_ORBITS + 1
     return replace(
-        _MODEL,
-        item_id=name,
-        granule=name,
+        scene,
         datatake=f"S2A_20210601T{orbit:06d}_R{orbit:03d}",
         sensing_time=f"2021-06-0{orbit % 5 + 1}T10:{orbit % 60:02d}:00.000Z",
         relative_orbit=orbit,
-        epsg=32600 + zone,
-        zone=zone,
-        bbox=(west, south, east, north),
-        assets=tuple(_asset(name, band, x, y) for band in (*BANDS, "SCL")),
     )
 
 
@@ -118,35 +106,6 @@ def _asset(name: str, band: str, x: float, y: float) -> BandAsset:
     where = (float(pixel), 0.0, float(x), 0.0, float(-pixel), float(y))
     return BandAsset(band, f"s3://nowhere/{name}/{band}.tif", where, (px, px), 0)
 
-
-_MODEL = Scene(
-    item_id="",
-    collection="sentinel-2-c1-l2a",
-    provider="static",
-    datatake="",
-    sensing_time="",
-    solar_day="2021-06-01",
-    satellite="S2A",
-    relative_orbit=1,
-    granule="",
-    product_uri="",
-    baseline="05.00",
-    generation_time="2023-01-01T00:00:00.000Z",
-    dn_offset=-1000,
-    offset_rule="raw",
-    clipped_at_source=False,
-    refined=True,
-    sun_zenith=30.0,
-    sun_azimuth=150.0,
-    view_zenith=5.0,
-    view_azimuth=100.0,
-    cloud_pct=0.0,
-    epsg=32601,
-    zone=1,
-    bbox=(0.0, 0.0, 1.0, 1.0),
-    footprint=b"",
-    assets=(),
-)
 
 if __name__ == "__main__":
     main()

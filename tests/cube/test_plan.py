@@ -16,56 +16,32 @@ from pyproj import Transformer
 from eoray.catalog.scene import BandAsset, Scene
 from eoray.cube.plan import BLOCK_EDGE, SceneRow, plan_scenes
 from eoray.grid import TILE_M, TOP_M, Tile, box_lonlat, tiles_of_geometry, zone_of
+from eoray.testing.scenes import make_scene
 
 ORIGIN = Tile(32, 400, 70)
 
 
-def make_scene(
+def scene_over(
     name: str, day: int, row: int, col: int, edge: int = 3, zone: int = 32, **fields: Any
 ) -> Scene:
     """A granule that covers ``edge`` x ``edge`` tiles from a tile on, less 100 m all round."""
     px = edge * 512 - 10
     x, y = col * TILE_M + 100, TOP_M - row * TILE_M - 100
     asset = BandAsset("SCL", f"/nowhere/{name}.tif", (20.0, 0.0, x, 0.0, -20.0, y), (px, px), 0)
-    to_lonlat = Transformer.from_crs(32600 + zone, 4326, always_xy=True)
-    box = shapely.segmentize(shapely.box(x, y - px * 20, x + px * 20, y), 2000)
-    outline = shapely.transform(box, lambda xy: np.stack(to_lonlat.transform(*xy.T), axis=1))
-    scene = Scene(
-        item_id=name,
-        collection="sentinel-2-c1-l2a",
-        provider="static",
-        datatake=f"S2A_202106{day:02d}T100000_R022",
-        sensing_time=f"2021-06-{day:02d}T10:00:00.000Z",
-        solar_day=f"2021-06-{day:02d}",
-        satellite="S2A",
-        relative_orbit=22,
-        granule=name[:5],
-        product_uri=f"{name}.SAFE",
-        baseline="05.00",
-        generation_time="2023-01-01T00:00:00.000Z",
-        dn_offset=-1000,
-        offset_rule="raw",
-        clipped_at_source=False,
-        refined=True,
-        sun_zenith=30.0,
-        sun_azimuth=150.0,
-        view_zenith=5.0,
-        view_azimuth=100.0,
-        cloud_pct=0.0,
-        epsg=32600 + zone,
-        zone=zone,
-        bbox=outline.bounds,
-        footprint=shapely.to_wkb(outline),
-        assets=(asset,),
-    )
-    return replace(scene, **fields)
+    date = f"2021-06-{day:02d}"
+    when = {
+        "datatake": f"S2A_{date.replace('-', '')}T100000_R022",
+        "sensing_time": f"{date}T10:00:00.000Z",
+        "solar_day": date,
+    }
+    return make_scene(name, zone, (asset,), **{**when, **fields})
 
 
 SCENES = [
-    make_scene("32TQS_1", 1, 398, 69),
-    make_scene("32TQT_1", 1, 400, 71),
-    make_scene("32TQS_6", 6, 399, 70),
-    make_scene("32TQS_11", 11, 100, 10),
+    scene_over("32TQS_1", 1, 398, 69),
+    scene_over("32TQT_1", 1, 400, 71),
+    scene_over("32TQS_6", 6, 399, 70),
+    scene_over("32TQS_11", 11, 100, 10),
 ]
 
 TILE_SETS = st.sets(
@@ -145,12 +121,12 @@ def test_row_reduced_to_some_tiles_keeps_their_sources() -> None:
 
 def test_neighbour_zone_gets_the_datatake_too_and_no_far_zone() -> None:
     """A granule of zone 33 whose ground lies in tiles of both zones."""
-    foreign = make_scene("33TUN_1", 1, 400, 26, zone=33)
+    foreign = scene_over("33TUN_1", 1, 400, 26, zone=33)
     west = Tile(32, 400, 70)
     to_33 = Transformer.from_crs(32632, 32633, always_xy=True)
     x, y = to_33.transform(*np.add(west.bounds[:2], 5000))
     own = Tile(33, int((TOP_M - y) // TILE_M), int(x // TILE_M))
-    foreign = make_scene("33TUN_1", 1, own.row - 1, own.col - 1, zone=33)
+    foreign = scene_over("33TUN_1", 1, own.row - 1, own.col - 1, zone=33)
     far = Tile(32, 430, 70)
     entries, rows = plan_scenes([foreign], [west, own, far])
     assert sorted(entries) == [32, 33]
@@ -194,11 +170,7 @@ def test_every_tile_of_any_zone_that_a_scene_touches_is_planned(
     zone = int(zone_of(lon - 0.1 if lon > -180 else 179.9, lat))
     x, y = Transformer.from_crs(4326, 32600 + zone, always_xy=True).transform(lon, lat)
     col, row = int((x + east) // TILE_M), int((TOP_M - y - north) // TILE_M)
-    scene = make_scene("granule", 1, max(0, row - 5), col - 5, edge=11, zone=zone)
-    west, south, box_east, box_north = scene.bbox
-    if box_east - west > 180:  # as catalogues write what crosses the antimeridian
-        lons = shapely.get_coordinates(shapely.from_wkb(scene.footprint))[:, 0]
-        scene = replace(scene, bbox=(lons[lons > 0].min(), south, lons[lons < 0].max(), box_north))
+    scene = scene_over("granule", 1, max(0, row - 5), col - 5, edge=11, zone=zone)
     _, rows = plan_scenes([scene], tiles)
     planned = {tile for row in rows for tile in row.tiles}
     box = box_lonlat(*scene.bbox)

@@ -14,6 +14,7 @@ from affine import Affine
 
 from eoray.catalog.scene import BandAsset, Scene
 from eoray.grid import TOP_M, Block, Tile
+from eoray.testing.scenes import make_scene
 
 BANDS = ("B03", "B04", "B8A")
 
@@ -92,7 +93,10 @@ class Granules:
             )
             transform = (float(pixel), 0.0, float(x), 0.0, -float(pixel), float(y))
             assets.append(BandAsset(band, str(path), transform, values.shape, 0))
-        return describe(name, zone, (32700 if south else 32600) + zone, tuple(assets), **fields)
+        epsg = (32700 if south else 32600) + zone
+        scl_first = sorted(assets, key=lambda asset: asset.band != "SCL")
+        scene = make_scene(name, zone, tuple(scl_first), epsg=epsg)
+        return replace(scene, assets=tuple(assets), **fields)
 
 
 def write_tif(path: Path, values: np.ndarray, transform: Affine, epsg: int) -> None:
@@ -111,50 +115,6 @@ def write_tif(path: Path, values: np.ndarray, transform: Affine, epsg: int) -> N
     }
     with rasterio.open(path, "w", **profile) as file:
         file.write(values, 1)
-
-
-def describe(
-    name: str, zone: int, epsg: int, assets: tuple[BandAsset, ...], **fields: Any
-) -> Scene:
-    """A scene of one pass; the outline is taken from the SCL file."""
-    import shapely
-    from pyproj import Transformer
-
-    scl = next(asset for asset in assets if asset.band == "SCL")
-    a, _, c, _, e, f = scl.transform
-    box = shapely.box(c, f + e * scl.shape[0], c + a * scl.shape[1], f)
-    to_lonlat = Transformer.from_crs(32600 + zone, 4326, always_xy=True)
-    dense = shapely.segmentize(box, 2000)
-    outline = shapely.transform(dense, lambda xy: np.stack(to_lonlat.transform(*xy.T), axis=1))
-    scene = Scene(
-        item_id=name,
-        collection="sentinel-2-c1-l2a",
-        provider="static",
-        datatake="S2A_20210601T100000_R022",
-        sensing_time="2021-06-01T10:00:00.000Z",
-        solar_day="2021-06-01",
-        satellite="S2A",
-        relative_orbit=22,
-        granule=name[:5],
-        product_uri=f"{name}.SAFE",
-        baseline="05.00",
-        generation_time="2023-01-01T00:00:00.000Z",
-        dn_offset=-1000,
-        offset_rule="raw",
-        clipped_at_source=False,
-        refined=True,
-        sun_zenith=30.0,
-        sun_azimuth=150.0,
-        view_zenith=5.0,
-        view_azimuth=100.0,
-        cloud_pct=0.0,
-        epsg=epsg,
-        zone=zone,
-        bbox=outline.bounds,
-        footprint=shapely.to_wkb(outline),
-        assets=assets,
-    )
-    return replace(scene, **fields)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from eoray.grid import Tile, tiles_of_geometry
 from eoray.grid.place import box_lonlat
 from eoray.run.estimate import estimate_reads
 from eoray.run.scale import on_cluster, size_up
-from tests.cube.test_plan import make_scene
+from tests.cube.test_plan import scene_over
 
 JUNE = datetime(2021, 6, 1, tzinfo=UTC), datetime(2021, 7, 1, tzinfo=UTC)
 RUN_FILE = """
@@ -52,7 +52,7 @@ def test_one_pass_takes_what_a_row_that_its_scene_covers_takes() -> None:
     """The plan of the catalogue is the oracle."""
     tiles = [Tile(32, row, col) for row in range(400, 404) for col in range(68, 72)]
     scale = size_up(tiles, (), *JUNE)
-    _, rows = plan_scenes([make_scene("32TQS_1", 1, 398, 66, edge=9)], tiles)
+    _, rows = plan_scenes([scene_over("32TQS_1", 1, 398, 66, edge=9)], tiles)
     requests, size, _ = estimate_reads(rows, (), 1)
     assert scale.tasks == round(scale.passes)  # one block of sixteen tiles
     assert scale.bytes == pytest.approx(scale.passes * size)
