@@ -16,22 +16,18 @@ import numpy as np
 
 from eoray.errors import ReadError
 from eoray.grid import Block, Lattice, PixelWindow, Tile
+from eoray.reading.choice import Choice, centre_of, choose, without_halo
 from eoray.reading.gdal import io_pool
 from eoray.reading.harmonise import Share, place_band
-from eoray.reading.warp import transformer
 from eoray.reading.window import (
     Engine,
-    asset_resolution_m,
-    check_congruent,
     is_congruent,
     read_asset,
 )
 from eoray.sentinel2 import FILL, Quality, Scl, native_resolution_m
 
 if TYPE_CHECKING:
-    from pyproj import Transformer
-
-    from eoray.catalog.scene import BandAsset, Scene
+    from eoray.catalog.scene import Scene
     from eoray.reading.cog import BlockMemory
 
 
@@ -117,9 +113,9 @@ def read_mosaic(
         GridError: A granule of this zone does not fit the lattice and ``warp`` is off.
         ReadError: A read failed and ``raise_errors`` is on.
     """
-    choice = _choose(scenes, block, options, memory)
+    choice = choose(scenes, block, options, memory)
     halo = options.halo_px
-    core = np.ascontiguousarray(_core(choice.index, halo))
+    core = np.ascontiguousarray(without_halo(choice.index, halo))
     bits = _known_bits(choice, core, options.bands)
     failed = [
         _failure(choice, lost.number, lost.error, lost.where(choice)) for lost in choice.unread
@@ -151,7 +147,7 @@ def read_mosaic(
 
 
 def _read_layers(
-    choice: _Choice,
+    choice: Choice,
     core: np.ndarray,
     bits: np.ndarray,
     options: ReadOptions,
@@ -176,7 +172,7 @@ def _read_layers(
     return layers, failed
 
 
-def _read_context(choice: _Choice, options: ReadOptions) -> tuple[np.ndarray, list[FailedRead]]:
+def _read_context(choice: Choice, options: ReadOptions) -> tuple[np.ndarray, list[FailedRead]]:
     """Bands with the halo of SCL, brought to its pixel."""
     halo, lattice = options.halo_px, choice.block.lattice
     wide = replace(choice, frame=choice.frame.buffered(halo))
@@ -214,7 +210,7 @@ def _thin(values: np.ndarray, factor: int) -> np.ndarray:
 
 
 def _count_reads(
-    choice: _Choice, core: np.ndarray, failed: Sequence[FailedRead], n_bands: int
+    choice: Choice, core: np.ndarray, failed: Sequence[FailedRead], n_bands: int
 ) -> Iterable[tuple[Tile, int]]:
     """SCL and bands of the scenes that a tile takes pixels of, and each SCL that it misses."""
     unread = failed[: len(choice.unread)]
@@ -225,86 +221,7 @@ def _count_reads(
         yield tile, n_scenes * (n_bands + 1) + n_unread
 
 
-@dataclass(slots=True)
-class _Choice:
-    """Which scene each 20 m pixel takes, halo included."""
-
-    scenes: list[Scene]
-    block: Block
-    frame: PixelWindow
-    index: np.ndarray
-    scl: np.ndarray
-    edge: np.ndarray
-    distance: np.ndarray
-    memory: BlockMemory | None = None
-    halo_px: int = 0
-    unread: list[_Unread] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Unread:
-    """A scene whose SCL could not be read: nobody knows which pixels it would have held."""
-
-    number: int
-    error: ReadError
-    claim: np.ndarray
-    """Squared distance where the scene would have come first when it was offered, else inf."""
-    lost: np.ndarray | None = None
-    """True where it would have come first among all; set once all scenes were offered."""
-
-    def settle(self, choice: _Choice) -> None:
-        """Compare with those that were offered later."""
-        self.lost = np.isfinite(self.claim) & (self.claim <= choice.distance)
-
-    def where(self, choice: _Choice) -> np.ndarray:
-        """True where pixels miss it, dims (y, x) of the frame.
-
-        That is where it would have come first, and beside it as far as masks grow: whether its
-        clouds reach there is not known either.
-        """
-        if self.lost is None:
-            return np.zeros_like(_core(choice.index, choice.halo_px), bool)
-        near = _grown(self.lost, choice.halo_px) & (choice.index >= 0)
-        return _core(self.lost | near, choice.halo_px)
-
-
-def _choose(
-    scenes: Sequence[Scene], block: Block, options: ReadOptions, memory: BlockMemory | None
-) -> _Choice:
-    frame = _frame(scenes, block)
-    window = frame.buffered(options.halo_px)
-    shape = (window.height, window.width)
-    ordered = sorted(scenes, key=lambda s: s.item_id)
-    own = [s for s in ordered if block.lattice.is_home(s.grid_epsg)]
-    foreign = [s for s in ordered if not block.lattice.is_home(s.grid_epsg)]
-    choice = _Choice(
-        scenes=[*own, *foreign],
-        block=block,
-        frame=frame,
-        index=np.full(shape, -1, np.int16),
-        scl=np.zeros(shape, np.uint8),
-        edge=np.zeros(shape, bool),
-        distance=np.full(shape, np.inf, np.float32),
-        memory=memory,
-        halo_px=options.halo_px,
-    )
-    for scene in own:
-        if not options.warp:
-            _check_grid(scene, (*options.bands, *options.context), block.lattice)
-        _offer(choice, scene, window, options)
-    for unread in choice.unread:
-        unread.settle(choice)
-    n_own = len(choice.unread)
-    if foreign and (choice.index < 0).any():
-        choice.distance[choice.index >= 0] = -1.0  # a granule of the own zone keeps its pixels
-        for scene in foreign:
-            _offer(choice, scene, window, options)
-        for unread in choice.unread[n_own:]:
-            unread.settle(choice)
-    return choice
-
-
-def _narrow(choice: _Choice, halo: int, window: PixelWindow) -> tuple[slice, slice]:
+def _narrow(choice: Choice, halo: int, window: PixelWindow) -> tuple[slice, slice]:
     """Cut the frame to a window; rows and columns of what is left, in the frame before."""
     frame = choice.frame
     rows = _overlap(window.row_off, window.height, frame.row_off, frame.height)
@@ -319,163 +236,18 @@ def _narrow(choice: _Choice, halo: int, window: PixelWindow) -> tuple[slice, sli
     return rows, cols
 
 
-def _frame(scenes: Sequence[Scene], block: Block) -> PixelWindow:
-    """Part of a block that files can reach, grown to whole inner chunks; the rest stays fill."""
-    whole = block.window(block.lattice.coarse)
-    boxes = [_file_box(scene, block.lattice) for scene in scenes]
-    edge = 64  # an inner chunk of 128 px of 10 m
-    top = max(whole.row_off, min(b[0] for b in boxes) // edge * edge)
-    left = max(whole.col_off, min(b[1] for b in boxes) // edge * edge)
-    bottom = min(whole.row_off + whole.height, -(-max(b[2] for b in boxes) // edge) * edge)
-    right = min(whole.col_off + whole.width, -(-max(b[3] for b in boxes) // edge) * edge)
-    return PixelWindow(top, left, max(edge, bottom - top), max(edge, right - left))
-
-
-def _file_box(scene: Scene, lattice: Lattice) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) of a scene in pixels of SCL, rounded outwards."""
-    asset = scene.extent
-    a, _, c, _, e, f = asset.transform
-    height, width = asset.shape
-    bounds = (c, f + e * height, c + a * width, f)
-    slack = 0
-    if scene.grid_epsg != lattice.epsg:
-        bounds = _to_lattice(scene, lattice).transform_bounds(*bounds, densify_pts=21)
-        slack = 2
-    top, left, bottom, right = lattice.box(bounds, lattice.coarse)
-    return top - slack, left - slack, bottom + slack, right + slack
-
-
-def _to_lattice(scene: Scene, lattice: Lattice) -> Transformer:
-    """From the CRS that a scene's files are placed in to that of a lattice."""
-    return transformer(scene.grid_epsg, lattice.epsg)
-
-
-def _check_grid(scene: Scene, bands: Iterable[str], lattice: Lattice) -> None:
-    for asset in (*(scene.asset(band) for band in bands), scene.extent):
-        check_congruent(scene, asset, lattice.level(asset_resolution_m(asset)), lattice)
-
-
-def _offer(choice: _Choice, scene: Scene, window: PixelWindow, options: ReadOptions) -> None:
-    """Give a scene the pixels where it is valid and nearer than the one that holds them."""
-    asset, lattice = scene.extent, choice.block.lattice
-    home, own = lattice.is_home(scene.grid_epsg), scene.grid_epsg == lattice.epsg
-    if own and not _extent(asset, window, lattice).any():
-        return
-    try:
-        scl = (
-            io_pool()
-            .submit(
-                read_asset,
-                scene,
-                asset,
-                zone=choice.block.zone,
-                window=window,
-                resolution_m=lattice.coarse,
-                retries=options.retries,
-                seconds=options.seconds,
-                memory=choice.memory,
-                engine=options.engine,
-            )
-            .result()
-        )
-    except ReadError as error:
-        if options.raise_errors:
-            raise
-        hole = _extent(asset, window, lattice) if own else _foreign_extent(scene, window, lattice)
-        far = _claim(scene, window, lattice, home=home)
-        claim = np.where(hole & (far < choice.distance), far, np.inf)
-        choice.unread.append(_Unread(choice.scenes.index(scene), error, claim))
-        return
-    if asset.band != "SCL":
-        scl = np.where(scl == asset.nodata, Scl.NO_DATA, Scl.UNCLASSIFIED).astype(np.uint8)
-    valid = scl != Scl.NO_DATA
-    distance = _claim(scene, window, lattice, home=home)
-    better = valid & (distance < choice.distance)
-    choice.index[better] = choice.scenes.index(scene)
-    choice.scl[better] = scl[better]
-    choice.distance[better] = distance[better]
-    inside = _extent(asset, window, lattice) if own else None
-    choice.edge[better] = _near_nodata(valid, inside)[better]
-
-
-def _extent(asset: BandAsset, window: PixelWindow, lattice: Lattice) -> np.ndarray:
-    """True inside a file of the lattice's CRS, dims (y, x) of a window of SCL."""
-    a, _, c, _, e, f = asset.transform
-    height, width = asset.shape
-    x, y = lattice.centres(window, lattice.coarse)
-    inside_x = (x > c) & (x < c + a * width)
-    inside_y = (y < f) & (y > f + e * height)
-    return np.asarray(inside_y[:, None] & inside_x[None, :])
-
-
-def _foreign_extent(scene: Scene, window: PixelWindow, lattice: Lattice) -> np.ndarray:
-    """True inside the SCL of a scene of another CRS, dims (y, x) of a window of SCL."""
-    asset = scene.extent
-    grid_x, grid_y = np.meshgrid(*lattice.centres(window, lattice.coarse))
-    x, y = _to_lattice(scene, lattice).transform(grid_x, grid_y, direction="INVERSE")
-    a, _, c, _, e, f = asset.transform
-    height, width = asset.shape
-    return np.asarray((x > c) & (x < c + a * width) & (y < f) & (y > f + e * height))
-
-
-def _claim(scene: Scene, window: PixelWindow, lattice: Lattice, *, home: bool) -> np.ndarray:
-    """What decides between scenes, the least first: a foreign one takes what is left, in order."""
-    if home:
-        return _distance(scene, window, lattice)
-    return np.zeros((window.height, window.width), np.float32)
-
-
-def _distance(scene: Scene, window: PixelWindow, lattice: Lattice) -> np.ndarray:
-    """Squared distance of pixel centres from the file's centre, in m2, float32."""
-    x, y = lattice.centres(window, lattice.coarse)
-    centre_x, centre_y = _centre(scene, lattice)
-    dx, dy = x - centre_x, y - centre_y
-    return (dx**2).astype(np.float32)[None, :] + (dy**2).astype(np.float32)[:, None]
-
-
-def _centre(scene: Scene, lattice: Lattice) -> tuple[float, float]:
-    """(x, y) of the middle of a scene's file; of a foreign granule in its own zone."""
-    a, _, c, _, e, f = scene.extent.transform
-    height, width = scene.extent.shape
-    x, y = c + a * width / 2, f + e * height / 2
-    if lattice.is_home(scene.grid_epsg) and scene.grid_epsg != lattice.epsg:
-        x, y = _to_lattice(scene, lattice).transform(x, y)
-    return x, y
-
-
-def _grown(where: np.ndarray, by: int) -> np.ndarray:
-    """A region grown by some pixels to all sides."""
-    from scipy.ndimage import maximum_filter
-
-    if by == 0 or not where.any():
-        return where
-    return np.asarray(maximum_filter(where, 2 * by + 1, mode="constant"))
-
-
-def _near_nodata(valid: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
-    """True beside no data within the file: slivers there carry spurious values."""
-    near = ~valid if inside is None else ~valid & inside
-    for axis in (0, 1):  # grown along rows, then columns: ten times faster than a square at once
-        lines = np.moveaxis(near, axis, 0)
-        grown = lines.copy()
-        grown[1:] |= lines[:-1]
-        grown[:-1] |= lines[1:]
-        near = np.moveaxis(grown, 0, axis)
-    return near
-
-
 @dataclass(slots=True)
 class _Layers:
     reflectance: dict[int, np.ndarray]
     quality: dict[int, np.ndarray]
 
 
-def _known_bits(choice: _Choice, core: np.ndarray, bands: Sequence[str]) -> np.ndarray:
+def _known_bits(choice: Choice, core: np.ndarray, bands: Sequence[str]) -> np.ndarray:
     """Quality that is known before any band is read, dims (y, x) of the frame in pixels of SCL."""
     halo = (choice.index.shape[0] - core.shape[0]) // 2
     bits = np.zeros(core.shape, np.uint8)
-    bits[_core(choice.edge, halo)] |= np.uint8(Quality.GRANULE_EDGE)
-    bits[_core(choice.scl, halo) == Scl.SATURATED] |= np.uint8(Quality.SATURATED)
+    bits[without_halo(choice.edge, halo)] |= np.uint8(Quality.GRANULE_EDGE)
+    bits[without_halo(choice.scl, halo) == Scl.SATURATED] |= np.uint8(Quality.SATURATED)
     bits[_other_granule(choice, core)] |= np.uint8(Quality.OTHER_GRANULE)
     for number, scene in enumerate(choice.scenes):
         here = core == number
@@ -513,7 +285,7 @@ def _bands_at(bands: Sequence[str], resolution_m: int, lattice: Lattice) -> list
     return [b for b in bands if lattice.level(native_resolution_m(b)) == resolution_m]
 
 
-def _other_granule(choice: _Choice, core: np.ndarray) -> np.ndarray:
+def _other_granule(choice: Choice, core: np.ndarray) -> np.ndarray:
     """True where a tile's pixel does not come from the granule nearest to the tile's centre."""
     other = np.zeros(core.shape, bool)
     names = np.array([scene.granule for scene in choice.scenes] + [""], dtype=object)
@@ -529,19 +301,19 @@ def _other_granule(choice: _Choice, core: np.ndarray) -> np.ndarray:
     return other
 
 
-def _missed(choice: _Choice, rows: slice, cols: slice) -> list[int]:
+def _missed(choice: Choice, rows: slice, cols: slice) -> list[int]:
     """Scenes that could not be read, and would have come first somewhere in a part of the frame."""
     halo = choice.halo_px
     return [
         unread.number
         for unread in choice.unread
-        if unread.lost is not None and _core(unread.lost, halo)[rows, cols].any()
+        if unread.lost is not None and without_halo(unread.lost, halo)[rows, cols].any()
     ]
 
 
 def _tile_distance(scene: Scene, tile: Tile) -> tuple[float, str]:
     x0, y0, x1, y1 = tile.bounds
-    x, y = _centre(scene, tile.lattice)
+    x, y = centre_of(scene, tile.lattice)
     dx, dy = x - (x0 + x1) / 2, y - (y0 + y1) / 2
     far = 0.0 if tile.lattice.is_home(scene.grid_epsg) else 1e18
     return far + dx * dx + dy * dy, scene.item_id
@@ -567,7 +339,7 @@ def _overlap(start: int, length: int, origin: int, extent: int) -> slice:
 
 
 def _reader(
-    choice: _Choice, core: np.ndarray, options: ReadOptions
+    choice: Choice, core: np.ndarray, options: ReadOptions
 ) -> Callable[[tuple[int, str]], tuple[np.ndarray, tuple[slice, slice]] | ReadError]:
     boxes = {n: _bounding_box(core == n) for n in range(len(choice.scenes)) if (core == n).any()}
 
@@ -606,7 +378,7 @@ def _reader(
 
 def _place(
     layers: _Layers,
-    choice: _Choice,
+    choice: Choice,
     core: np.ndarray,
     number: int,
     band: str,
@@ -630,7 +402,7 @@ def _place(
 
 
 def _failure(
-    choice: _Choice, number: int, error: ReadError, where: np.ndarray, reach: int = 0
+    choice: Choice, number: int, error: ReadError, where: np.ndarray, reach: int = 0
 ) -> FailedRead:
     tiles = tuple(
         tile
@@ -647,10 +419,6 @@ def _failure(
         error.host,
         error.attempts,
     )
-
-
-def _core(values: np.ndarray, halo: int) -> np.ndarray:
-    return values[halo : values.shape[0] - halo, halo : values.shape[1] - halo]
 
 
 def _upsample(values: np.ndarray, factor: int) -> np.ndarray:
