@@ -185,12 +185,25 @@ def _items(source: Items) -> list[pystac.Item]:
 
 
 def _plan_run(run: Run, place: BaseGeometry | None, zone: int | None) -> _Plan:
+    _check_plain(run)
     plan = run.plan_cube(freeze=False)
     there = {tile.zone for row in plan.rows for tile in row.tiles}
     if place is not None:
         there &= {tile.zone for tile in tiles_of_geometry(place, plan.recipe.grid)}
         _check_place(there, place)
     return _Plan(plan.recipe, plan.entries, plan.rows, _resolve_zone(there, zone))
+
+
+def _check_plain(run: Run) -> None:
+    """Refuse a run whose cube knows more than its scenes: pixels would differ in silence."""
+    cube = run.config.cube
+    more = {"cube.dem": cube.dem is not None, "cube.mask.method": "omni" in cube.mask.method}
+    named = [key for key, used in more.items() if used]
+    if named:
+        raise ConfigError(
+            f"{named[0]} marks pixels of the cube by more than their scenes, which open_scenes "
+            "reads alone; make the cube and use open_cube, or override the key in load_run"
+        )
 
 
 def _plan_items(

@@ -232,6 +232,8 @@ def test_bad_questions_are_answered_before_a_file_is_read(
         ask(north.items, bands=["B12"])
     with pytest.raises(ConfigError, match="the run reads no B12; it has B03, B04, B11: add it"):
         ask(north.run_file, bands=["B12"])
+    with pytest.raises(ConfigError, match="dem marks pixels of the cube by more than their scenes"):
+        ask(eoray.load_run(north.run_file, ["cube.dem=/dem.tif"]))
     with pytest.raises(CatalogError, match="no scenes"):
         ask([])
     with pytest.raises(ConfigError, match="int is no STAC item; give pystac items"):
