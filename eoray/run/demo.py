@@ -112,7 +112,8 @@ def run_demo(
 
     Returns:
         Paths ``cube, model, map, change, report``; ``seconds, peak_memory_bytes``, ``accuracy``
-        (estimated from a probability sample) and ``change_f1``.
+        (estimated from a probability sample) and ``change_f1``, None where nothing changed and
+        nothing was found.
     """
     from eoray.testing import demo_options
 
@@ -155,8 +156,12 @@ def run_demo(
         "seconds": round(time.monotonic() - begun, 1),
         "peak_memory_bytes": peak.bytes,
         "accuracy": round(float(accuracy["value"]), 4),
-        "change_f1": round(scores["change_scores"]["f1"], 4),
+        "change_f1": _rounded(scores["change_scores"].get("f1")),
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 class _QuietRun:
