@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -138,7 +138,8 @@ def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
     for provider, file in places:
         patience = Patience(retries, seconds, Pace(sleep=wait))
         try:
-            values = _persist(method, file, zone, window, resolution_m, memory, engine, patience)
+            read = partial(_read, method, file, zone, window, resolution_m, memory, engine)
+            values = _persist(read, file.href, patience)
         except _GaveUpError as gave_up:
             error = gave_up.__cause__ or gave_up
             failures.append((provider, error))
@@ -194,22 +195,13 @@ class _GaveUpError(Exception):
         self.attempts = attempts
 
 
-def _persist(
-    method: _Method,
-    asset: BandAsset,
-    zone: Zone,
-    window: PixelWindow,
-    resolution_m: int,
-    memory: BlockMemory | None,
-    engine: Engine | None,
-    patience: Patience,
-) -> np.ndarray:
+def _persist(read: Callable[[Patience], np.ndarray], href: str, patience: Patience) -> np.ndarray:
     """Read a file, again if what came was broken; requests have attempts of their own."""
     for attempt in range(patience.retries + 1):
         try:
-            return _read(method, asset, zone, window, resolution_m, memory, engine, patience)
+            return read(patience)
         except _read_errors() as error:
-            forget_header(asset.href)  # of a file that may be another one next time
+            forget_header(href)  # of a file that may be another one next time
             pause_s = 0.2 * 4**attempt
             is_last = attempt == patience.retries or pause_s > patience.left_s
             if is_last or isinstance(error, (MismatchError, UnreachableError)):

@@ -69,7 +69,7 @@ class PlanReport:
             f"tasks     {self.tasks}",
             f"requests  {self.requests}",
             f"bytes     {human_bytes(self.bytes)}",
-            f"time      about {self.minutes:.1f} min for the cube on this machine",
+            f"time      about {human_hours(self.minutes / 60)} for the cube on this machine",
         ]
         return "\n".join([*head, *(str(line) for line in self.details.get("notes", ()))])
 
@@ -155,6 +155,14 @@ def _overlap_px(asset: BandAsset, bounds: Bounds) -> float:
     if across <= 0 or down <= 0:
         return 0.0
     return across / a * down / -e
+
+
+def human_hours(hours: float) -> str:
+    """A time for a reader, from seconds to days."""
+    for limit, per_hour, unit in ((1 / 60, 3600, "s"), (1.0, 60, "min"), (48.0, 1, "h")):
+        if hours < limit:
+            return f"{hours * per_hour:.1f} {unit}"
+    return f"{hours / 24:.1f} days"
 
 
 def human_bytes(size: float) -> str:

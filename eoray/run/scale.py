@@ -22,6 +22,7 @@ from eoray.run.estimate import (
     MB_PER_CORE_S,
     SCL_BYTES_PER_PIXEL,
     human_bytes,
+    human_hours,
 )
 from eoray.sentinel2 import native_resolution_m
 
@@ -64,9 +65,9 @@ class ClusterSize:
 
     def line(self) -> str:
         """For a terminal."""
-        long = f"{self.hours:.1f} h" if self.hours < 48 else f"{self.hours / 24:.1f} days"
         cost = "" if self.cost is None else f", {self.cost:,.2f} by its prices"
-        return f"cluster   {self.nodes} x {self.group} ({self.cpus:g} CPUs): {long}{cost}"
+        size = f"{self.nodes} x {self.group} ({self.cpus:g} CPUs)"
+        return f"cluster   {size}: {human_hours(self.hours)}{cost}"
 
 
 @dataclass(frozen=True, slots=True)

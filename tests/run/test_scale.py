@@ -15,7 +15,7 @@ from eoray.config import parse_config
 from eoray.cube.plan import plan_scenes
 from eoray.grid import Tile, tiles_of_geometry
 from eoray.grid.place import box_lonlat
-from eoray.run.estimate import estimate_reads
+from eoray.run.estimate import estimate_reads, human_hours
 from eoray.run.scale import on_cluster, size_up
 from tests.cube.test_plan import scene_over
 
@@ -73,6 +73,14 @@ def test_hours_and_cost_of_a_cluster() -> None:
     assert small.hours - 24.0 == pytest.approx(large.hours - 1.0)  # what starting takes
     assert large.hours == pytest.approx(1.0, abs=0.1)
     assert large.cost == pytest.approx(large.hours * (0.5 + 24 * 0.25))
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [(0.0, "0.0 s"), (0.0141, "50.8 s"), (0.5, "30.0 min"), (1.0, "1.0 h"), (72.0, "3.0 days")],
+)
+def test_a_time_is_told_in_its_own_unit(hours: float, said: str) -> None:
+    assert human_hours(hours) == said
 
 
 def test_cost_is_not_guessed_where_a_price_is_missing() -> None:
