@@ -59,6 +59,8 @@ class CubeRecipe:
     """The user's grid; None for the world grid. No parameter: the store knows it by itself."""
     terrain: TerrainRecipe | None = None
     """The DEM that terrain is flagged by."""
+    overviews: bool = False
+    """The grid is so coarse that overviews of files are read, where they have any."""
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -78,6 +80,7 @@ class CubeRecipe:
             "collection": self.collection,
             "warp": self.warp,
             **(self.terrain.parameters() if self.terrain else {}),
+            **({"overviews": True} if self.overviews else {}),
         }
 
 

@@ -12,6 +12,7 @@ import struct
 import sys
 import threading
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ _MAX_HEADERS = 8192
 
 # TIFF 6.0, GeoTIFF 1.1 (OGC 19-008r4) and GDAL's own tag for nodata.
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _PREDICTOR = 256, 257, 258, 259, 277, 317
+_SUBFILE, _REDUCED, _OF_MASK = 254, 1, 4
 _TILE_WIDTH, _TILE_HEIGHT, _OFFSETS, _COUNTS, _FORMAT = 322, 323, 324, 325, 339
 _SCALE, _TIEPOINT, _MATRIX, _GEO_KEYS, _NODATA = 33550, 33922, 34264, 34735, 42113
 _PROJECTED_CRS, _RASTER_TYPE, _PIXEL_IS_POINT = 3072, 1025, 2
@@ -45,13 +47,17 @@ _KINDS = {1: "B", 2: "s", 3: "H", 4: "I", 11: "f", 12: "d", 16: "Q"}
 _NONE, _DEFLATE, _OLD_DEFLATE = 1, 8, 32946
 
 
+_MAX_DIRECTORIES = 32
+"""Of one file: a chain that is longer bites its own tail."""
+
+
 class BrokenFileError(OSError):
     """A file that ends too early or does not decode."""
 
 
 @dataclass(frozen=True, slots=True)
 class CogHeader:
-    """What the first directory of a COG says."""
+    """What one directory of a COG says: of the picture itself, or of one of its overviews."""
 
     shape: tuple[int, int]
     """(height, width) in pixels."""
@@ -119,7 +125,12 @@ class CogFile:
     """An opened COG; cheap to make, since headers are cached by the process."""
 
     def __init__(
-        self, href: str, memory: BlockMemory | None = None, patience: Patience | None = None
+        self,
+        href: str,
+        memory: BlockMemory | None = None,
+        patience: Patience | None = None,
+        *,
+        overviews: bool = False,
     ) -> None:
         """Open a file.
 
@@ -127,6 +138,7 @@ class CogFile:
             href: Path or URL.
             memory: Where tiles are kept that lie across an edge of what is read.
             patience: How long its server may be asked.
+            overviews: Learn about them, too; what needs none shall not parse them.
 
         Raises:
             UnsupportedFileError: GDAL has to read it.
@@ -136,12 +148,27 @@ class CogFile:
         self._ranges = open_ranges(href, patience)
         key = (href, self._ranges.stamp)
         header = _headers.get(key)
-        if header is None:
-            header = read_header(self._ranges)
+        levels = _levels.get(key) if overviews else ()
+        if header is None or levels is None:
+            found = read_headers(self._ranges)
+            header = next(found)
+            levels = tuple(found) if overviews else ()
             if len(_headers) >= _MAX_HEADERS:
                 _headers.clear()
+                _levels.clear()
             _headers[key] = header
+            if overviews:
+                _levels[key] = levels
         self.header = header
+        self.overviews = levels
+        """The large ones first; none where nobody asked for them."""
+
+    def overview(self, number: int) -> CogFile:
+        """An overview as a file of its own, whose pixels are larger."""
+        level = copy(self)
+        level.header, level.overviews = self.overviews[number], ()
+        level._href = f"{self._href}#{number}"  # noqa: SLF001 - tiles are kept by this name
+        return level
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -223,11 +250,13 @@ class CogFile:
 
 
 _headers: dict[tuple[str, Any], CogHeader] = {}
+_levels: dict[tuple[str, Any], tuple[CogHeader, ...]] = {}
 
 
 def forget_header(href: str) -> None:
     """Read an object's header anew next time: after an error, since it may have been replaced."""
     _headers.pop((href, None), None)
+    _levels.pop((href, None), None)
 
 
 def _blocks(header: CogHeader, rows: slice, cols: slice) -> Iterator[tuple[int, int, int]]:
@@ -280,12 +309,36 @@ def read_header(ranges: RangeReader) -> CogHeader:
         UnsupportedFileError: It is no TIFF, or of a kind that GDAL has to read.
         OSError: It cannot be read.
     """
+    return next(read_headers(ranges))
+
+
+def read_headers(ranges: RangeReader) -> Iterator[CogHeader]:
+    """Parse the directories of a TIFF or BigTIFF one by one: the picture, then its overviews.
+
+    Raises:
+        UnsupportedFileError: It is no TIFF, or of a kind that GDAL has to read.
+        OSError: It cannot be read.
+    """
     head = ranges.head(HEADER_BYTES)
     if head[:4] not in (b"II*\0", b"II+\0"):
         raise UnsupportedFileError("no little-endian TIFF")
     big = head[2] == 43
     start = _unpack("<Q" if big else "<I", head, 8 if big else 4)
     tags = _Directory(ranges, head, start, big=big)
+    picture = _header_of(tags, None)
+    yield picture
+    for _ in range(_MAX_DIRECTORIES):
+        start = tags.next()
+        if not start:
+            return
+        tags = _Directory(ranges, head, start, big=big)
+        if tags.one(_SUBFILE, 0) & (_REDUCED | _OF_MASK) == _REDUCED:
+            yield _header_of(tags, picture)
+    raise BrokenFileError(f"more than {_MAX_DIRECTORIES} directories")
+
+
+def _header_of(tags: _Directory, picture: CogHeader | None) -> CogHeader:
+    """A directory; that of an overview has its place from the picture."""
     if tags.one(_SAMPLES, 1) != 1 or _OFFSETS not in tags:
         raise UnsupportedFileError("several bands in one file, or strips")
     bits, form = tags.one(_BITS, 1), tags.one(_FORMAT, 1)
@@ -300,21 +353,43 @@ def read_header(ranges: RangeReader) -> CogHeader:
             f"{bits} bits of format {form}, compression {compression}, predictor {predictor}"
         )
     dtype = np.dtype("u1" if bits == 8 else "<u2")
-    epsg, is_point = _geo_keys(tags)
+    shape = tags.one(_HEIGHT, 0), tags.one(_WIDTH, 0)
+    if picture is None:
+        epsg, is_point = _geo_keys(tags)
+        transform = _transform(tags, is_point=is_point)
+        nodata = _nodata(tags.text(_NODATA), dtype)
+    else:
+        if dtype != picture.dtype or not _is_reduced(shape, picture.shape):
+            raise UnsupportedFileError(f"an overview of {shape} pixels of {dtype}")
+        epsg, nodata = picture.epsg, picture.nodata
+        transform = scaled(picture.transform, picture.shape, shape)
     header = CogHeader(
-        shape=(tags.one(_HEIGHT, 0), tags.one(_WIDTH, 0)),
+        shape=shape,
         block=(tags.one(_TILE_HEIGHT, 0), tags.one(_TILE_WIDTH, 0)),
         dtype=dtype,
         deflated=compression != _NONE,
         differenced=predictor == 2,
         offsets=tuple(int(n) for n in tags.values(_OFFSETS)),
         counts=tuple(int(n) for n in tags.values(_COUNTS)),
-        transform=_transform(tags, is_point=is_point),
+        transform=transform,
         epsg=epsg,
-        nodata=_nodata(tags.text(_NODATA), dtype),
+        nodata=nodata,
     )
     _check_tables(header)
     return header
+
+
+def scaled(transform: Affine6, shape: tuple[int, int], level: tuple[int, int]) -> Affine6:
+    """Affine of an overview: as GDAL makes and reads them, it covers what the picture covers."""
+    a, b, c, d, e, f = transform
+    down, across = (n / m for n, m in zip(shape, level, strict=True))
+    return a * across, b * down, c, d * across, e * down, f
+
+
+def _is_reduced(level: tuple[int, int], picture: tuple[int, int]) -> bool:
+    """Tell whether a picture is another one made smaller, by one factor in both directions."""
+    (height, width), (rows, cols) = picture, level
+    return 0 < cols < width and 0 < rows < height and abs(rows - height * cols / width) <= 1
 
 
 def _nodata(text: str, dtype: np.dtype[Any]) -> int:
@@ -355,6 +430,11 @@ class _Directory:
         for at in range(0, len(table), entry_bytes):
             tag, kind, number, _ = struct.unpack_from(entry, table, at)
             self._entries[tag] = (kind, number, table[at + self._value_at : at + entry_bytes])
+        self._end = start + size + len(table)
+
+    def next(self) -> int:
+        """Where the next directory begins; 0 behind the last."""
+        return _unpack("<Q" if self._inline == 8 else "<I", self._bytes(self._end, self._inline), 0)
 
     def __contains__(self, tag: int) -> bool:
         return tag in self._entries

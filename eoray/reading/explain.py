@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any
 from eoray.grid import Bounds, Zone, lattice_of
 from eoray.masking import mask
 from eoray.reading.cog import CogFile, CogHeader
+from eoray.reading.overviews import (
+    factor_of,
+    fitting_overview,
+    level_asset,
+    pixels_a_step,
+    takes_overviews,
+)
 from eoray.reading.ranges import UnsupportedFileError, merge_ranges
 from eoray.reading.reasons import detail_of
 from eoray.reading.requests import Patience
@@ -33,9 +40,10 @@ class AssetReads:
     href: str
     """Without secrets."""
     how: str
-    """``copied``, ``warped``, or ``GDAL`` where that reads it; else why the header is unknown."""
+    """``copied`` or ``warped``, from an overview where it says so, or ``GDAL`` where that reads it;
+    else why the header is unknown."""
     window: tuple[int, int, int, int]
-    """(col_off, row_off, width, height) in pixels of the file."""
+    """(col_off, row_off, width, height) in pixels of the file, or of its overview."""
     blocks: tuple[tuple[int, int], ...] = ()
     """(row, col) of its internal tiles."""
     ranges: tuple[Range, ...] = ()
@@ -85,21 +93,46 @@ def _explain(
     if rows.start >= rows.stop or cols.start >= cols.stop:
         return
     level = tile.lattice.level(asset_resolution_m(asset))
-    copied = scene.grid_epsg == tile.lattice.epsg and is_congruent(asset, level, tile.zone)
-    how = "copied" if copied else "warped"
     blocks: tuple[tuple[int, int], ...] = ()
     ranges: tuple[Range, ...] = ()
     try:
-        header = CogFile(asset.href, None, patience).header
+        header, factor = read_level(scene, asset, tile.zone, patience)
     except UnsupportedFileError:
         how = "GDAL"
     except OSError as error:
         how = f"unknown: {detail_of(error)}"
     else:
+        if factor > 1:
+            asset = level_asset(asset, header.shape)
+            rows, cols = file_window(scene, asset, tile.zone, tile.bounds)
+        copied = scene.grid_epsg == tile.lattice.epsg and is_congruent(asset, level, tile.zone)
+        how = "copied" if copied else "warped"
+        if factor > 1:
+            how += f" from the overview of 1:{factor}"
         blocks = tuple(touched(header.block, rows, cols))
         ranges = tuple(block_ranges(header, blocks))
     window = (cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
     yield AssetReads(scene.item_id, asset.band, mask(asset.href), how, window, blocks, ranges)
+
+
+def read_level(
+    scene: Scene, asset: BandAsset, zone: Zone, patience: Patience
+) -> tuple[CogHeader, int]:
+    """The header of what is read of a file on a lattice, and by how much it is smaller.
+
+    Raises:
+        UnsupportedFileError: GDAL has to read it.
+        OSError: It cannot be read.
+    """
+    resolution_m = lattice_of(zone).level(asset_resolution_m(asset))
+    if not takes_overviews(scene, asset, zone, resolution_m):
+        return CogFile(asset.href, None, patience).header, 1
+    file = CogFile(asset.href, None, patience, overviews=True)
+    number = fitting_overview(file, pixels_a_step(scene, asset, zone, resolution_m))
+    if number is None:
+        return file.header, 1
+    level = file.overviews[number]
+    return level, factor_of(file.shape, level.shape)
 
 
 def file_window(

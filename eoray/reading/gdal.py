@@ -81,12 +81,15 @@ def gdal_place(href: str, patience: Patience | None = None) -> tuple[str, dict[s
 class GdalFile:
     """An open file; a context manager."""
 
-    def __init__(self, href: str, patience: Patience | None = None) -> None:
+    def __init__(
+        self, href: str, patience: Patience | None = None, *, overview: int | None = None
+    ) -> None:
         """Open it.
 
         Args:
             href: Path or URL.
             patience: How long whoever gives the right to read it may be asked.
+            overview: Number of the overview that shall stand for the file.
 
         Raises:
             rasterio.errors.RasterioIOError: GDAL cannot.
@@ -98,7 +101,7 @@ class GdalFile:
         place, options = gdal_place(href, patience)
         # options are kept by the handle
         with rasterio.Env(**options) if options else nullcontext():
-            self.dataset: DatasetReader = _open(href, place)
+            self.dataset: DatasetReader = _open(href, place, overview)
 
     def __enter__(self) -> Self:
         """Give the open file."""
@@ -137,6 +140,12 @@ class GdalFile:
         crs = self.dataset.crs
         return None if crs is None or not crs.is_projected else crs.to_epsg()
 
+    @property
+    def overview_factors(self) -> list[int]:
+        """By how much each overview is smaller, the largest picture first."""
+        factors: list[int] = self.dataset.overviews(1)
+        return factors
+
     def read(self, rows: slice, cols: slice) -> np.ndarray:
         """Pixels within the file, dims (y, x)."""
         from rasterio.windows import Window
@@ -146,13 +155,14 @@ class GdalFile:
         return values
 
 
-def _open(href: str, place: str) -> DatasetReader:
+def _open(href: str, place: str, overview: int | None = None) -> DatasetReader:
     """Open a place of GDAL's; a right that it failed with is forgotten."""
     import rasterio
     from rasterio.errors import RasterioIOError
 
+    level = {} if overview is None else {"overview_level": overview}
     try:
-        return rasterio.open(place)
+        return rasterio.open(place, **level)
     except RasterioIOError:
         # GDAL does not say why: the next attempt shall not fail by an old right
         if signed := token_url(href):
@@ -167,7 +177,12 @@ def _signed(href: str, patience: Patience | None = None) -> str:
 
 
 def warp_by_gdal(
-    href: str, asset: BandAsset, zone: Zone, window: PixelWindow, resolution_m: int
+    href: str,
+    asset: BandAsset,
+    zone: Zone,
+    window: PixelWindow,
+    resolution_m: int,
+    overview: int | None = None,
 ) -> np.ndarray:
     """Warp cell by cell of the zone, so that a pixel does not depend on the window it is in.
 
@@ -177,16 +192,16 @@ def warp_by_gdal(
         zone: Zone of the window, or the user's grid.
         window: Wanted pixels.
         resolution_m: 10 or 20, or the level of the grid.
+        overview: Number of the overview to warp; None for the picture itself.
 
     Returns:
         Dims (y, x), dtype of the file.
     """
-    import rasterio
     from rasterio.warp import transform_bounds
 
     lattice = lattice_of(zone)
     crs = f"EPSG:{lattice.epsg}"
-    with rasterio.open(_signed(href)) as file:
+    with _open(href, _signed(href), overview) as file:
         out = np.full((window.height, window.width), asset.nodata, file.dtypes[0])
         bounds = transform_bounds(file.crs, crs, *file.bounds, densify_pts=21)
         for cell in _warp_cells(window, lattice.box(bounds, resolution_m)):
@@ -220,7 +235,7 @@ def _warp_cell(
 
     method = Resampling.nearest if asset.band == "SCL" else Resampling.bilinear
     # target pixels per source pixel: GDAL's own estimate blurs, and differs between windows
-    scale = abs(asset.transform[0]) / resolution_m if file.crs.is_projected else None
+    scale = abs(file.transform.a) / resolution_m if file.crs.is_projected else None
     extras = {} if scale is None else {"XSCALE": scale, "YSCALE": scale}
     with WarpedVRT(
         file,

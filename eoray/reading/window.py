@@ -16,6 +16,16 @@ from eoray.log import get_logger
 from eoray.masking import mask
 from eoray.reading.cog import BlockMemory, CogFile, forget_header
 from eoray.reading.gdal import GdalFile, warp_by_gdal
+from eoray.reading.overviews import (
+    Step,
+    covers_ground,
+    factor_of,
+    fitting_level,
+    fitting_overview,
+    level_asset,
+    pixels_a_step,
+    takes_overviews,
+)
 from eoray.reading.ranges import UnsupportedFileError
 from eoray.reading.reasons import MismatchError, detail_of, host_of, reason_of
 from eoray.reading.requests import Pace, Patience, UnreachableError, is_down, one_turn
@@ -124,7 +134,8 @@ def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
 
     Returns:
         Dims (y, x), dtype of the file; ``asset.nodata`` outside of it. SCL is warped by
-        nearest, reflectance by bilinear on valid pixels.
+        nearest, reflectance by bilinear on valid pixels. Where the level's pixel is at least twice
+        the file's, that is done from the overview that is just as fine; engines read the file.
 
     Raises:
         ReadError: Every attempt failed, at all providers of the product that the scene knows, or
@@ -132,13 +143,20 @@ def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
     """
     same = scene.grid_epsg == lattice_of(zone).epsg
     method = _copy if same and is_congruent(asset, resolution_m, zone) else _warp
+    step = None
+    if engine is None and takes_overviews(scene, asset, zone, resolution_m):
+        step = pixels_a_step(scene, asset, zone, resolution_m)
     places = _places(scene, asset)
     failures: list[tuple[str, BaseException]] = []
     attempts = 0
     for provider, file in places:
         patience = Patience(retries, seconds, Pace(sleep=wait))
         try:
-            read = partial(_read, method, file, zone, window, resolution_m, memory, engine)
+            what = (file, zone, window, resolution_m)
+            if step is None:
+                read = partial(_read, method, *what, memory, engine)
+            else:
+                read = partial(_read_level, step, same, *what, memory)
             values = _persist(read, file.href, patience)
         except _GaveUpError as gave_up:
             error = gave_up.__cause__ or gave_up
@@ -253,6 +271,57 @@ def _read(
         return method(asset, gdal_file, zone, window, resolution_m)
 
 
+def _read_level(
+    step: Step,
+    same_crs: bool,  # noqa: FBT001 - bound by position, as all of a read
+    asset: BandAsset,
+    zone: Zone,
+    window: PixelWindow,
+    resolution_m: int,
+    memory: BlockMemory | None,
+    patience: Patience,
+) -> np.ndarray:
+    """Read the overview that fits a coarser lattice, or the picture where none does."""
+    what = zone, window, resolution_m
+    try:
+        cog = CogFile(asset.href, memory, patience, overviews=True)
+        number = fitting_overview(cog, step)
+        if number is None:
+            return _warp(asset, cog, *what)
+        if same_crs:
+            _check_header(cog, asset, zone)
+        return _shrink(asset, cog.overview(number), number, step, same_crs, *what)
+    except UnsupportedFileError:
+        pass
+    with one_turn(asset.href, patience), GdalFile(asset.href, patience) as picture:
+        number = fitting_level(picture.overview_factors, step)
+        if number is None:
+            return _warp(asset, picture, *what)
+        if same_crs:
+            _check_header(picture, asset, zone)
+        with GdalFile(asset.href, patience, overview=number) as level:
+            return _shrink(asset, level, number, step, same_crs, *what)
+
+
+def _shrink(
+    asset: BandAsset,
+    level: PixelFile,
+    number: int,
+    step: Step,
+    same_crs: bool,  # noqa: FBT001
+    zone: Zone,
+    window: PixelWindow,
+    resolution_m: int,
+) -> np.ndarray:
+    """Copy an overview that lies on the lattice, else warp it."""
+    shown = level_asset(asset, level.shape)
+    if same_crs and is_congruent(shown, resolution_m, zone):
+        return _copy(shown, level, zone, window, resolution_m)
+    if level.epsg is None or not covers_ground(step, factor_of(asset.shape, level.shape)):
+        return warp_by_gdal(asset.href, asset, zone, window, resolution_m, overview=number)
+    return _warp_here(shown, level, level.epsg, zone, window, resolution_m)
+
+
 def _copy(
     asset: BandAsset,
     file: PixelFile,
@@ -282,10 +351,21 @@ def _warp(
 ) -> np.ndarray:
     if file.epsg is None or not can_warp(file.transform, resolution_m):
         return warp_by_gdal(asset.href, asset, zone, window, resolution_m)
+    return _warp_here(asset, file, file.epsg, zone, window, resolution_m)
+
+
+def _warp_here(
+    asset: BandAsset,
+    file: PixelFile,
+    epsg: int,
+    zone: Zone,
+    window: PixelWindow,
+    resolution_m: int,
+) -> np.ndarray:
     return warp(
         file,
         transform=file.transform,
-        epsg=file.epsg,
+        epsg=epsg,
         zone=zone,
         window=window,
         resolution_m=resolution_m,

@@ -11,9 +11,10 @@ from eoray import storage
 from eoray.cube.mask import MaskRecipe, clear_classes
 from eoray.cube.plan import SceneRow, plan_scenes
 from eoray.cube.scenes import CubeRecipe
-from eoray.errors import CatalogError
+from eoray.errors import CatalogError, ConfigError
 from eoray.grid import Zone
 from eoray.reading.grids import check_grids
+from eoray.reading.overviews import reads_overviews
 from eoray.run.aoi import Aoi, resolve_aoi
 from eoray.run.fallback import add_fallback
 from eoray.sentinel2 import resolve_bands
@@ -84,6 +85,12 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
     resolution = resolve_items(config, items, context)
     resolution = _under_the_sun(resolution, config.cube.max_sun_zenith)
     check_grids(resolution.scenes, read, warp=config.cube.warp, grid=grid)
+    overviews = reads_overviews(resolution.scenes, bands, grid)
+    if overviews and config.source.fallback:
+        raise ConfigError(
+            f"cube.grid {config.cube.grid.name!r} is so coarse that overviews are read, which "
+            "source.fallback's catalogues may have made otherwise; leave source.fallback out"
+        )
     resolution = add_fallback(run, resolution, aoi, read, freeze=freeze)
     entries, rows = plan_scenes(resolution.scenes, aoi.tiles)
     if not rows:
@@ -107,7 +114,7 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
             end=min(end, datetime.now(UTC)),  # passes to come are not missing
             aoi=aoi.geometry,
         ),
-        recipe=replace(cube_recipe(config, bands), terrain=terrain),
+        recipe=replace(cube_recipe(config, bands), terrain=terrain, overviews=overviews),
         entries=entries,
         rows=rows,
     )

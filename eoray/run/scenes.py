@@ -29,6 +29,7 @@ from eoray.grid import (
 )
 from eoray.reading.engines import resolve_engine
 from eoray.reading.grids import check_grids
+from eoray.reading.overviews import reads_overviews
 from eoray.run.session import Run, load_run
 from eoray.sentinel2 import BANDS, native_resolution_m, resolve_bands
 
@@ -235,6 +236,7 @@ def _plan_items(
         collection=scenes[0].collection,
         warp=grid is not None,
         grid=grid,
+        overviews=reads_overviews(scenes, wanted, grid),
     )
     return _Plan(recipe, entries, rows, zone)
 
