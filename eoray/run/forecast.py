@@ -7,25 +7,30 @@ cloudiest, tell how many a tile of each band takes; which tiles a task reads is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from eoray.cube.scenes import row_parts
-from eoray.reading.cog import HEADER_BYTES, CogFile, CogHeader
-from eoray.reading.explain import block_ranges, file_window, touched
+from eoray.log import get_logger
+from eoray.reading.cog import HEADER_BYTES, CogHeader
+from eoray.reading.expect import expect_reads
+from eoray.reading.explain import block_ranges, file_window, read_level, touched
 from eoray.reading.gdal import io_pool
+from eoray.reading.overviews import level_asset
 from eoray.reading.ranges import UnsupportedFileError
 from eoray.reading.reasons import detail_of
 from eoray.reading.requests import Patience
-from eoray.run.estimate import scenes_of
+from eoray.run.estimate import RULE_OF_THUMB, estimate_reads, scenes_of
 
 if TYPE_CHECKING:
     from eoray.catalog.scene import BandAsset, Scene
     from eoray.cube.plan import SceneRow
+    from eoray.grid import Bounds, Zone
+    from eoray.run.planning import CubePlan
 
 PROBE = 3
 """Items whose headers are read by default."""
@@ -35,6 +40,11 @@ _PATIENCE_S = 10.0
 
 _SCL_MARGIN_M = 120.0
 """Around a block, for masks that grow."""
+
+_MOST_ROWS = 500
+"""Rows that are reckoned, of more they stand for: a plan of a continent must not take an hour."""
+
+type _Window = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,29 @@ class Probe:
         return float(np.interp(cloud_pct, clouds, shares))
 
 
+def forecast_cube(plan: CubePlan, n_items: int, cpus: int) -> tuple[Forecast, float]:
+    """Forecast the cube stage, from headers where they can be read.
+
+    Args:
+        plan: Of the cube stage.
+        n_items: Items whose headers are read; 0 asks nobody.
+        cpus: Cores that work on it.
+
+    Returns:
+        The forecast, and minutes by a rule of thumb.
+    """
+    rows, bands = plan.rows, plan.recipe.bands
+    requests, size, minutes = estimate_reads(rows, bands, cpus)
+    thumb = Forecast(requests, size, RULE_OF_THUMB)
+    if not n_items:
+        return thumb, minutes
+    probe = probe_headers(rows, bands, n_items)
+    if probe.failure:
+        get_logger().warning("no forecast from headers", reason=probe.failure)
+    found = forecast_reads(rows, bands, probe) if probe.headers else None
+    return found or thumb, minutes
+
+
 def probe_headers(rows: Sequence[SceneRow], bands: Sequence[str], n_items: int) -> Probe:
     """Read headers of a few items, from the clearest to the cloudiest.
 
@@ -95,7 +128,8 @@ def probe_headers(rows: Sequence[SceneRow], bands: Sequence[str], n_items: int) 
         scene = scenes[place]
         assets = [a for a in scene.assets if a.band in (*bands, "SCL")]
         try:
-            for asset, header in zip(assets, io_pool().map(_header, assets), strict=True):
+            read = partial(_header, scene, rows[0].block.zone)
+            for asset, header in zip(assets, io_pool().map(read, assets), strict=True):
                 if header is not None:
                     probe.headers[scene.item_id, asset.band] = header
                     probe.clouds[scene.item_id] = _cloud(scene)
@@ -105,9 +139,9 @@ def probe_headers(rows: Sequence[SceneRow], bands: Sequence[str], n_items: int) 
     return probe
 
 
-def _header(asset: BandAsset) -> CogHeader | None:
+def _header(scene: Scene, zone: Zone, asset: BandAsset) -> CogHeader | None:
     try:
-        return CogFile(asset.href, None, Patience(0, _PATIENCE_S)).header
+        return read_level(scene, asset, zone, Patience(0, _PATIENCE_S))[0]
     except UnsupportedFileError:
         return None
 
@@ -119,36 +153,72 @@ def _cloud(scene: Scene) -> float:
 def forecast_reads(rows: Sequence[SceneRow], bands: Sequence[str], probe: Probe) -> Forecast | None:
     """Forecast the reads of rows.
 
+    Of overlapping granules those are counted that pixels are taken of, judged by outlines
+    (``reading.expect``). Of very many rows, some are reckoned.
+
     Args:
         rows: Of the cube stage.
         bands: Band ids.
         probe: Headers of some of their files.
 
     Returns:
-        None where the probe lacks a band, as with files that GDAL reads. It is an upper bound: of
-        overlapping granules only what is nearest is read.
+        None where the probe lacks a band, as with files that GDAL reads.
     """
     wanted = [b for b in (*bands, "SCL") if any(a.band == b for a in rows[0].scenes[0].assets)]
-    standins = {band: probe.header(band) for band in wanted}
-    if not all(standins.values()):
+    standins = {band: header for band in wanted if (header := probe.header(band)) is not None}
+    if len(standins) < len(wanted):
         return None
+    step = -(-len(rows) // _MOST_ROWS)
+    some = rows[::step]
     requests, size = 0, 0.0
     seen: set[tuple[str, str]] = set()
-    for row in rows:
-        for scene in row.scenes:
-            for asset in (a for a in scene.assets if a.band in standins):
-                known = probe.headers.get((scene.item_id, asset.band))
-                header = known or standins[asset.band]
-                if header is None:
+    for row in some:
+        for scene, asset, windows in _windows(row, standins):
+            known = probe.headers.get((scene.item_id, asset.band))
+            header = known or standins[asset.band]
+            n_requests, n_bytes = _requests(header, windows)
+            share = 1 if known else probe.share(asset.band, header, _cloud(scene))
+            requests += n_requests
+            size += n_bytes * share
+            if n_requests and (scene.item_id, asset.band) not in seen:
+                seen.add((scene.item_id, asset.band))
+                requests += 1
+                size += min(HEADER_BYTES, _end(header) * share)
+    scale = len(rows) / len(some)
+    return Forecast(round(requests * scale), round(size * scale), _words(probe))
+
+
+def _windows(
+    row: SceneRow, headers: Mapping[str, CogHeader]
+) -> Iterator[tuple[Scene, BandAsset, tuple[_Window, ...]]]:
+    """Windows of each file that a row reads, in the order of its parts."""
+    found: dict[tuple[str, str], tuple[Scene, BandAsset, list[_Window]]] = {}
+    lattice = row.block.lattice
+    margin = _SCL_MARGIN_M * lattice.edge / lattice.edge_m
+    for part in row_parts(row):
+        for one in expect_reads(row.scenes, part, margin):
+            extent = one.scene.extent.band
+            for asset in one.scene.assets:
+                bounds = one.classes if asset.band == extent else one.bands
+                if asset.band not in headers or bounds is None:
                     continue
-                n_requests, n_bytes = _reads(row, scene, asset, header)
-                requests += n_requests
-                size += n_bytes * (1 if known else probe.share(asset.band, header, _cloud(scene)))
-                if n_requests and (scene.item_id, asset.band) not in seen:
-                    seen.add((scene.item_id, asset.band))
-                    requests += 1
-                    size += min(HEADER_BYTES, _end(header))
-    return Forecast(requests, round(size), _words(probe))
+                window = _window(one.scene, asset, row.block.zone, bounds, headers[asset.band])
+                key = one.scene.item_id, asset.band
+                found.setdefault(key, (one.scene, asset, []))[2].append(window)
+    for scene, asset, windows in found.values():
+        yield scene, asset, tuple(windows)
+
+
+def _window(
+    scene: Scene, asset: BandAsset, zone: Zone, bounds: Bounds, header: CogHeader
+) -> _Window:
+    """(first row, end, first column, end) in the file, or in the overview that is read of it."""
+    factor = round(header.transform[0] / asset.transform[0])
+    if factor > 1:
+        height, width = (-(-size // factor) for size in asset.shape)
+        asset = level_asset(asset, (height, width))
+    rows, cols = file_window(scene, asset, zone, bounds)
+    return rows.start, rows.stop, cols.start, cols.stop
 
 
 def _words(probe: Probe) -> str:
@@ -163,18 +233,8 @@ def _end(header: CogHeader) -> int:
     return max(offset + n for offset, n in zip(header.offsets, header.counts, strict=True))
 
 
-def _reads(row: SceneRow, scene: Scene, asset: BandAsset, header: CogHeader) -> tuple[int, int]:
-    """(requests, bytes) of one file in one task, part by part."""
-    margin_m = _SCL_MARGIN_M if asset.band == "SCL" else 0.0
-    windows = (
-        file_window(scene, asset, row.block.zone, part.bounds, margin_m=margin_m)
-        for part in row_parts(row)
-    )
-    return _requests(header, tuple((r.start, r.stop, c.start, c.stop) for r, c in windows))
-
-
 @lru_cache(maxsize=65_536)
-def _requests(header: CogHeader, windows: tuple[tuple[int, int, int, int], ...]) -> tuple[int, int]:
+def _requests(header: CogHeader, windows: tuple[_Window, ...]) -> tuple[int, int]:
     """Dates repeat the windows of a granule; a tile that a part before read is kept."""
     requests, size = 0, 0
     known: set[tuple[int, int]] = set()

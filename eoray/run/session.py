@@ -17,8 +17,7 @@ from eoray.errors import ConfigError
 from eoray.execute import Executor, cluster_ray, local_ray, resolve_address, resolve_executor
 from eoray.log import get_logger
 from eoray.run.driver import Driver, Wave
-from eoray.run.estimate import RULE_OF_THUMB, PlanReport, estimate_reads, scenes_of
-from eoray.run.forecast import Forecast
+from eoray.run.estimate import PlanReport, scenes_of
 from eoray.run.heal import STAGES as HEALING
 from eoray.run.heal import HoleFilter
 from eoray.run.lease import hold_store
@@ -105,6 +104,7 @@ class Run:
         Raises:
             EorayError: What would stop the run before it begins.
         """
+        from eoray.run.forecast import forecast_cube
         from eoray.run.planning import audit_elsewhere
 
         chosen = self.resolve_stages(stages)
@@ -114,8 +114,7 @@ class Run:
         )
         workers = self.config.run.workers
         cpus = workers if isinstance(workers, int) else os.cpu_count() or 1
-        requests, size, minutes = estimate_reads(cube.rows, cube.recipe.bands, cpus)
-        forecast = _forecast(cube, probe) or Forecast(requests, size, RULE_OF_THUMB)
+        forecast, minutes = forecast_cube(cube, probe, cpus)
         sizes = self._on_cluster(minutes * cpus / 60, nodes)
         return PlanReport(
             scenes=len(scenes_of(cube.rows)),
@@ -418,18 +417,6 @@ class Run:
         if storage.is_local(self.paths.store):
             Path(self.paths.store).mkdir(parents=True, exist_ok=True)
         return local_paths(self.config, self.folder)
-
-
-def _forecast(cube: CubePlan, n_items: int) -> Forecast | None:
-    """From headers, where they can be read."""
-    from eoray.run.forecast import forecast_reads, probe_headers
-
-    if not n_items:
-        return None
-    probe = probe_headers(cube.rows, cube.recipe.bands, n_items)
-    if probe.failure:
-        get_logger().warning("no forecast from headers", reason=probe.failure)
-    return forecast_reads(cube.rows, cube.recipe.bands, probe) if probe.headers else None
 
 
 def _checked_errors(errors: str | None) -> str | None:

@@ -10,6 +10,7 @@ from eoray.cube.read import CubeReader, CubeSource
 from eoray.errors import StoreError
 from eoray.execute import Executor
 from eoray.grid import Tile
+from eoray.reading.usage import READS, ReadUsage
 from eoray.run.aoi import resolve_aoi
 from eoray.run.driver import Driver, StagePlan, StageReport
 from eoray.run.failures import FailedShareError, FailureLimit
@@ -108,7 +109,7 @@ def run_cube(context: StageContext) -> dict[str, Any]:
     plan = context.cube
     settings = context.config
     clouds = cloud_classifier(settings, context.run.resolve)
-    _record_plan(context, plan)
+    probed = _record_plan(context, plan)
     errors = context.manner.errors or settings.cube.errors or settings.run.errors
     raise_errors = errors == "raise"
     worker = SceneWorker(
@@ -131,6 +132,7 @@ def run_cube(context: StageContext) -> dict[str, Any]:
             StagePlan("cube", spec, plan.entries, holes.rows, worker, again=holes.again)
         )
     outcome = outcome_of(report, context.paths.repository)
+    outcome["reads"] = (report.reads + probed).to_dict()
     left = count_holes(context.reader(), plan.rows)
     if left["tiles"]:
         outcome["holes"] = left
@@ -147,20 +149,21 @@ def run_cube(context: StageContext) -> dict[str, Any]:
     return outcome
 
 
-def _record_plan(context: StageContext, plan: CubePlan) -> None:
-    """Leave what the report says about the input."""
-    from eoray.run.estimate import estimate_reads, scenes_of
+def _record_plan(context: StageContext, plan: CubePlan) -> ReadUsage:
+    """Leave what the report says about the input; what was read to forecast it is returned."""
+    from eoray.run.estimate import scenes_of
+    from eoray.run.forecast import PROBE, forecast_cube
     from eoray.run.record import merge_record
 
-    cpus = context.executor.workers
-    requests, size, minutes = estimate_reads(plan.rows, plan.recipe.bands, cpus)
+    READS.drain()
+    forecast, minutes = forecast_cube(plan, PROBE, context.executor.workers)
+    probed = READS.drain()
     merge_record(
         context.paths,
         plan={
             "scenes": len(scenes_of(plan.rows)),
             "tasks": len(plan.rows),
-            "requests": requests,
-            "bytes": size,
+            **forecast.to_dict(),
             "minutes": round(minutes, 2),
             "items_hash": plan.items_hash,
             "lineage": plan.lineage.to_dict(),
@@ -170,6 +173,7 @@ def _record_plan(context: StageContext, plan: CubePlan) -> None:
             ],
         },
     )
+    return probed
 
 
 def outcome_of(report: StageReport, *outputs: str) -> dict[str, Any]:

@@ -10,12 +10,19 @@ from typing import Any
 import pytest
 
 from eoray.cli import main
+from eoray.cube.mask import MaskRecipe
+from eoray.cube.plan import plan_scenes
+from eoray.cube.scenes import CubeRecipe, SceneWorker
 from eoray.errors import ConfigError
+from eoray.grid import Tile
 from eoray.reading import cog
 from eoray.reading.requests import forget_gates
+from eoray.reading.usage import READS
 from eoray.run import load_run
+from eoray.run.forecast import forecast_reads, probe_headers
 from eoray.testing import PositionOptions, write_position_archive
 from eoray.testing.http import archive_server
+from tests.reading.conftest import Granules
 
 OPTIONS = PositionOptions(tiles=(1, 2), n_dates=3, bands=("B04", "B8A"), nodata_px=0)
 
@@ -60,6 +67,29 @@ def test_forecast_is_what_the_server_counts(positions: Path, tmp_path: Path) -> 
     assert some.bytes == pytest.approx(actual, rel=0.02)
     assert some.to_dict()["based_on"].startswith("headers of 3 files of 1 item with")
     assert all_of_them.to_dict()["based_on"].startswith("headers of 9 files of 3 items with")
+
+
+def test_overlapping_granules_are_counted_where_they_are_taken(tmp_path: Path) -> None:
+    """Five sixths of the two are shared."""
+    granules = Granules(tmp_path)
+    window = Tile(32, 400, 70).window(20)
+    here = {"row": window.row_off, "height": 900, "width": 600}
+    west = granules.write("32TQS_a", col=window.col_off, **here)
+    east = granules.write("32TQT_b", col=window.col_off + 100, number=3, **here)
+    tiles = [Tile(32, 400 + i, 70 + j) for i in range(2) for j in range(2)]
+    _, rows = plan_scenes([west, east], tiles)
+    bands = ("B03", "B04", "B8A")
+    forecast = forecast_reads(rows, bands, probe_headers(rows, bands, 2))
+    assert forecast is not None
+    worker = SceneWorker(CubeRecipe(bands, MaskRecipe(), {}, "sentinel-2-c1-l2a"))
+    cog._headers.clear()
+    begun = READS.snapshot().bytes
+    for row in rows:
+        list(worker(row))
+    actual = READS.snapshot().bytes - begun
+    both = sum(Path(a.href).stat().st_size for s in (west, east) for a in s.assets)
+    assert forecast.bytes == pytest.approx(actual, rel=0.15)
+    assert actual < 0.75 * both
 
 
 def test_plan_without_headers_says_what_it_is_based_on(positions: Path, tmp_path: Path) -> None:
