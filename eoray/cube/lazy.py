@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -63,7 +64,7 @@ class BandsView:
     """One per position, where reflectance is taken to the nadir view."""
 
 
-class _LazyArray(BackendArray):
+class _LazyArray(BackendArray, ABC):
     """Pixels of a view, read when they are used."""
 
     def __init__(self, view: BandsView, lead: tuple[int, ...], dtype: str) -> None:
@@ -97,9 +98,9 @@ class _LazyArray(BackendArray):
         single = tuple(0 if isinstance(k, int) else slice(None) for k in key)
         return values[single]
 
+    @abstractmethod
     def _window(self, lead: Sequence[range], window: PixelWindow) -> np.ndarray:
         """Read a window at some places of the leading dims."""
-        raise NotImplementedError
 
 
 class LazyBands(_LazyArray):

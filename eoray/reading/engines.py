@@ -8,6 +8,7 @@ are good to an eighth of a pixel.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-class _LibraryFile:
+class _LibraryFile(ABC):
     """A file whose header GDAL reads, and whose pixels a library does."""
 
     def __init__(self, asset: BandAsset) -> None:
@@ -87,8 +88,9 @@ class _LibraryFile:
         with rasterio.Env(**options):
             return self._load(place, self._geobox(rows, cols))
 
+    @abstractmethod
     def _load(self, place: str, geobox: GeoBox) -> np.ndarray:
-        raise NotImplementedError
+        """Pixels of a geobox of the file's own, dims (y, x)."""
 
     def _geobox(self, rows: slice, cols: slice) -> GeoBox:
         from affine import Affine

@@ -86,9 +86,9 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
     resolution = _under_the_sun(resolution, config.cube.max_sun_zenith)
     check_grids(resolution.scenes, read, warp=config.cube.warp, grid=grid)
     overviews = reads_overviews(resolution.scenes, bands, grid)
-    if overviews and config.source.fallback:
+    if grid is not None and overviews and config.source.fallback:
         raise ConfigError(
-            f"cube.grid {config.cube.grid.name!r} is so coarse that overviews are read, which "
+            f"cube.grid {grid.name!r} is so coarse that overviews are read, which "
             "source.fallback's catalogues may have made otherwise; leave source.fallback out"
         )
     resolution = add_fallback(run, resolution, aoi, read, freeze=freeze)

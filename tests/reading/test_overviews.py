@@ -17,9 +17,11 @@ from rasterio.vrt import WarpedVRT
 
 from eoray.catalog.scene import BandAsset, Scene
 from eoray.errors import ReadError
-from eoray.grid import Block, Lattice, PixelWindow
+from eoray.grid import Block, Lattice, PixelWindow, Tile
 from eoray.reading.cog import BlockMemory, CogFile
+from eoray.reading.explain import explain_tile
 from eoray.reading.mosaic import ReadOptions, read_mosaic
+from eoray.reading.overviews import reads_overviews, takes_overviews
 from eoray.reading.ranges import UnsupportedFileError
 from eoray.reading.usage import READS
 from eoray.reading.window import read_asset
@@ -267,7 +269,7 @@ def test_grid_twice_as_coarse_as_the_smallest_overview_averages_it(red: BandAsse
 def test_header_that_contradicts_its_item_is_refused(red: BandAsset) -> None:
     a, b, c, d, e, f = red.transform
     lying = replace(red, transform=(a, b, c + 80.0, d, e, f))
-    with pytest.raises(ReadError, match="transform is .* its item says") as caught:
+    with pytest.raises(ReadError, match=r"transform is .* its item says") as caught:
         read(lying, grid(80), PixelWindow(0, 0, 9, 9))
     assert caught.value.reason == "mismatch"
 
@@ -287,3 +289,35 @@ def test_mosaic_on_a_coarse_grid_marks_its_pixels_as_resampled(
     np.testing.assert_array_equal(mosaic.scl[2 : 2 + edge, 2 : 2 + edge], classes)
     quality = mosaic.quality[80][:edge, :edge]
     np.testing.assert_array_equal(quality & int(Quality.FOREIGN_ZONE) > 0, classes > 0)
+
+
+def test_explain_names_the_overview_and_its_bytes(red: BandAsset, scl: BandAsset) -> None:
+    lattice = grid(80)
+    scene = make_scene("32TQS_a", 32, (scl, red))
+    explained = explain_tile([scene], Tile(lattice, 0, 0), ("B04",))
+    assert [(one.band, one.how) for one in explained] == [
+        ("SCL", "copied from the overview of 1:4"),
+        ("B04", "copied from the overview of 1:8"),
+    ]
+    begun = READS.snapshot().bytes
+    for asset in (scl, red):
+        read(asset, lattice, PixelWindow(0, 0, 120, 120))
+    spans = [length for one in explained for _, length in one.ranges]
+    # requests are merged over gaps here, but local files are read without them
+    assert READS.snapshot().bytes - begun <= sum(spans) < 40_000
+
+
+@pytest.mark.parametrize(("pixel", "taken"), [(10, False), (15, False), (20, True), (40, True)])
+def test_cube_says_whether_it_reads_overviews(
+    red: BandAsset, scl: BandAsset, pixel: float, *, taken: bool
+) -> None:
+    scene = make_scene("32TQS_a", 32, (scl, red))
+    assert reads_overviews([scene], ("B04",), grid(pixel)) is taken
+    assert reads_overviews([scene], ("B04",), None) is False
+    assert reads_overviews([scene], (), grid(pixel)) is (pixel == 40)
+
+
+def test_wavelets_of_jpeg_2000_are_no_overviews(red: BandAsset) -> None:
+    jp2 = replace(red, href="a.jp2")
+    assert takes_overviews(scene_of(red), red, grid(80), 80)
+    assert not takes_overviews(scene_of(jp2), jp2, grid(80), 80)

@@ -210,6 +210,20 @@ def dates(reader: CubeReader, zone: Zone, array: str, window: PixelWindow) -> di
     )
 
 
+def test_coarse_cube_says_so_and_takes_no_pixels_of_another_provider(
+    write_run: Any, tmp_path: Path
+) -> None:
+    more = own(pixel=40)
+    fine = load_run(write_run("fine", store="fine", more=own(pixel=10)), [ONE_MONTH])
+    coarse = load_run(write_run("coarse", store="coarse", more=more), [ONE_MONTH])
+    assert "overviews" not in fine.plan_cube(freeze=False).recipe.parameters()
+    assert coarse.plan_cube(freeze=False).recipe.parameters()["overviews"] is True
+    elsewhere = f"source.fallback=[{{catalog: {tmp_path}}}]"
+    other = load_run(write_run("other", store="other", more=more), [ONE_MONTH, elsewhere])
+    with pytest.raises(ConfigError, match=r"cube\.grid 'own' is so coarse .* leave source\.fallba"):
+        other.plan()
+
+
 @pytest.fixture(scope="module")
 def eu20(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run on a 20 m grid of Europe, made inline; tests only read it."""
