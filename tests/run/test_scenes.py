@@ -256,6 +256,21 @@ def test_bad_questions_are_answered_before_a_file_is_read(
         ask(north.items, aoi=[9, 52, 10])
 
 
+def test_more_than_dask_can_hold_is_refused_with_what_to_give(
+    north: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = eoray.open_scenes(north.items)
+    held = sum(int(np.prod(array.data.numblocks)) for array in whole.data_vars.values())
+    monkeypatch.setattr("eoray.run.scenes.MOST_CHUNKS", held - 1)
+    size = f"{whole.sizes['y']} x {whole.sizes['x']} pixels on 2 dates, which are {held} chunks"
+    with pytest.raises(ConfigError, match=rf"{size} of dask; give a smaller place with aoi=, or"):
+        eoray.open_scenes(north.items)
+    box = box_of(whole, slice(1100, 1140), slice(1100, 1160))
+    assert eoray.open_scenes(north.items, aoi=box).sizes["y"] < 100
+    day = str(whole.time.values[0])[:10]
+    assert eoray.open_scenes(north.items, time=f"{day}/{day}").sizes["time"] == 1
+
+
 def changed(item: pystac.Item, **properties: Any) -> pystac.Item:
     document = json.loads(json.dumps(item.to_dict(transform_hrefs=False)))
     for key, asset in item.assets.items():
