@@ -224,11 +224,15 @@ def _band_value(item: pystac.Item, key: str, *names: str) -> Any:
 
 
 def _nodata(item: pystac.Item, key: str) -> int:
+    """0, which is no data in every band of Sentinel-2 and class 0 of SCL."""
     value = _band_value(item, key, "nodata")
-    try:
-        return 0 if value is None else int(value)
-    except ValueError:
-        return 0
+    if value not in (None, 0, "0", 0.0):
+        raise CatalogError(
+            f"asset {key!r} of item {item.id} says nodata {value!r}; Sentinel-2 L2A writes 0, and "
+            "takes other numbers for reflectance: mend it in the catalogue, or say errors: record "
+            "to go on without the item"
+        )
+    return 0
 
 
 def _declared_offset(item: pystac.Item, keys: Sequence[str]) -> int | None:

@@ -190,6 +190,11 @@ class CogFile:
         """Code of the projected CRS; None where the file names none."""
         return self.header.epsg
 
+    @property
+    def nodata(self) -> int:
+        """0 where the file says none."""
+        return self.header.nodata
+
     def read(self, rows: slice, cols: slice) -> np.ndarray:
         """Read pixels, each tile that they touch once.
 

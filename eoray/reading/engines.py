@@ -78,6 +78,7 @@ class _LibraryFile(ABC):
             self.dtype: np.dtype[Any] = file.dtype
             self.transform: Affine6 = file.transform
             self.epsg: int | None = file.epsg
+            self.nodata: float | None = file.nodata
             self._code = file.dataset.crs.to_epsg() if file.dataset.crs else None
 
     def read(self, rows: slice, cols: slice) -> np.ndarray:

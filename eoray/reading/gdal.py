@@ -141,6 +141,12 @@ class GdalFile:
         return None if crs is None or not crs.is_projected else crs.to_epsg()
 
     @property
+    def nodata(self) -> float | None:
+        """What the file says; None where it says nothing."""
+        value = self.dataset.nodata
+        return None if value is None else float(value)
+
+    @property
     def overview_factors(self) -> list[int]:
         """By how much each overview is smaller, the largest picture first."""
         factors: list[int] = self.dataset.overviews(1)

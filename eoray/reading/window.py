@@ -97,6 +97,10 @@ class PixelFile(Protocol):
     def epsg(self) -> int | None:
         """Code of a projected CRS; None for others."""
 
+    @property
+    def nodata(self) -> float | None:
+        """What it says is no data; None where it says nothing."""
+
     def read(self, rows: slice, cols: slice) -> np.ndarray:
         """Pixels within the file, dims (y, x)."""
 
@@ -152,11 +156,11 @@ def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
     for provider, file in places:
         patience = Patience(retries, seconds, Pace(sleep=wait))
         try:
-            what = (file, zone, window, resolution_m)
+            what = (file, zone, window, resolution_m, memory)
             if step is None:
-                read = partial(_read, method, *what, memory, engine)
+                read = partial(_read, _checked(method, scene.grid_epsg), *what, engine)
             else:
-                read = partial(_read_level, step, same, *what, memory)
+                read = partial(_read_level, step, scene.grid_epsg, *what)
             values = _persist(read, file.href, patience)
         except _GaveUpError as gave_up:
             error = gave_up.__cause__ or gave_up
@@ -271,9 +275,21 @@ def _read(
         return method(asset, gdal_file, zone, window, resolution_m)
 
 
+def _checked(method: _Method, grid_epsg: int) -> _Method:
+    """Hold the header of a file against its item before it is read."""
+
+    def read(
+        asset: BandAsset, file: PixelFile, zone: Zone, window: PixelWindow, resolution_m: int
+    ) -> np.ndarray:
+        _check_header(file, asset, grid_epsg)
+        return method(asset, file, zone, window, resolution_m)
+
+    return read
+
+
 def _read_level(
     step: Step,
-    same_crs: bool,  # noqa: FBT001 - bound by position, as all of a read
+    grid_epsg: int,
     asset: BandAsset,
     zone: Zone,
     window: PixelWindow,
@@ -283,22 +299,21 @@ def _read_level(
 ) -> np.ndarray:
     """Read the overview that fits a coarser lattice, or the picture where none does."""
     what = zone, window, resolution_m
+    same_crs = grid_epsg == lattice_of(zone).epsg
     try:
         cog = CogFile(asset.href, memory, patience, overviews=True)
+        _check_header(cog, asset, grid_epsg)
         number = fitting_overview(cog, step)
         if number is None:
             return _warp(asset, cog, *what)
-        if same_crs:
-            _check_header(cog, asset, zone)
         return _shrink(asset, cog.overview(number), number, step, same_crs, *what)
     except UnsupportedFileError:
         pass
     with one_turn(asset.href, patience), GdalFile(asset.href, patience) as picture:
+        _check_header(picture, asset, grid_epsg)
         number = fitting_level(picture.overview_factors, step)
         if number is None:
             return _warp(asset, picture, *what)
-        if same_crs:
-            _check_header(picture, asset, zone)
         with GdalFile(asset.href, patience, overview=number) as level:
             return _shrink(asset, level, number, step, same_crs, *what)
 
@@ -308,7 +323,7 @@ def _shrink(
     level: PixelFile,
     number: int,
     step: Step,
-    same_crs: bool,  # noqa: FBT001
+    same_crs: bool,  # noqa: FBT001 - bound by position, as all of a read
     zone: Zone,
     window: PixelWindow,
     resolution_m: int,
@@ -329,7 +344,6 @@ def _copy(
     window: PixelWindow,
     resolution_m: int,
 ) -> np.ndarray:
-    _check_header(file, asset, zone)
     row, col = file_offset(asset, window, resolution_m, zone)
     height, width = asset.shape
     r0, r1 = max(0, row), min(window.height, row + height)
@@ -374,23 +388,27 @@ def _warp_here(
     )
 
 
-def _check_header(file: PixelFile, asset: BandAsset, zone: Zone) -> None:
-    """A header that contradicts the item would shift every pixel silently."""
+def _check_header(file: PixelFile, asset: BandAsset, grid_epsg: int) -> None:
+    """A header that contradicts the item would shift every pixel silently, or count no data."""
     if file.shape != tuple(asset.shape):
         raise MismatchError(f"the file has shape {file.shape}, its item says {tuple(asset.shape)}")
     actual, stated, epsg = file.transform, asset.transform, file.epsg
     if epsg is not None:
         epsg, actual = relabel_south(epsg, actual)
-        if epsg != lattice_of(zone).epsg:
-            raise MismatchError(f"the file lies in EPSG:{file.epsg}, its item says {_named(zone)}")
+        if epsg != grid_epsg:
+            raise MismatchError(
+                f"the file lies in EPSG:{file.epsg}, its item says {_named(grid_epsg)}"
+            )
     # 1e-6 m, and as little of a pixel where the unit is a degree
-    if not np.allclose(actual, stated, rtol=0, atol=min(1e-6, stated[0] * 1e-6)):
+    if not np.allclose(actual, stated, rtol=0, atol=min(1e-6, abs(stated[0]) * 1e-6)):
         raise MismatchError(f"the file's transform is {file.transform}, its item says {stated}")
+    if file.nodata not in (None, asset.nodata):
+        raise MismatchError(f"the file's nodata is {file.nodata:g}, not {asset.nodata}")
 
 
-def _named(zone: Zone) -> str:
-    lattice = lattice_of(zone)
-    return f"UTM zone {zone}" if lattice.overlaps else f"EPSG:{lattice.epsg}"
+def _named(grid_epsg: int) -> str:
+    zone = grid_epsg - 32600
+    return f"UTM zone {zone}" if 1 <= zone <= 60 else f"EPSG:{grid_epsg}"
 
 
 def _reason(error: BaseException) -> str:

@@ -346,6 +346,8 @@ def test_scl_may_be_done_without_when_the_caller_says_so(load: Load) -> None:
         ("proj:shape", [100, 100], "cover different ground"),
         ("proj:code", "EPSG:32633", "lie in different CRSs"),
         ("raster:bands", [{"scale": 0.0001, "offset": 0}], "declare different offsets"),
+        ("raster:bands", [{"nodata": 65535}], "says nodata 65535; Sentinel-2 L2A writes 0"),
+        ("raster:bands", [{"nodata": "nan"}], "says nodata 'nan'"),
     ],
 )
 def test_assets_that_cannot_be_placed_are_named(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -125,6 +126,35 @@ def test_file_that_is_not_what_its_item_says_is_refused_at_once(
     assert waits == []
     assert (caught.value.item_id, caught.value.asset) == ("32TQS_a", "B8A")
     assert caught.value.window == (corner[1] + 33, corner[0] + 101, 200, 300)
+
+
+def test_file_that_calls_a_number_no_data_is_refused(scene: Any, corner: tuple[int, int]) -> None:
+    with rasterio.open(scene.asset("B8A").href, "r+") as file:
+        file.nodata = 1200
+    with pytest.raises(ReadError, match=r"the file's nodata is 1200, not 0") as caught:
+        read_20_m(scene, corner)
+    assert caught.value.reason == "mismatch"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"shape": (300, 201)}, r"the file has shape \(300, 200\), its item says \(300, 201\)"),
+        ({"shift": 40.0}, "the file's transform is .* its item says"),
+        ({"zone": 31}, "the file lies in EPSG:32633, its item says UTM zone 31"),
+    ],
+)
+def test_a_header_that_lies_is_refused_where_its_file_is_warped(
+    granules: Any, corner: tuple[int, int], changes: dict[str, Any], reason: str
+) -> None:
+    scene = granules.write("33TUM_a", row=corner[0], col=9000, height=300, width=200, zone=33)
+    if "shift" in changes:
+        a, b, c, d, e, f = scene.asset("B8A").transform
+        changes = {"transform": (a, b, c + changes["shift"], d, e, f)}
+    lying = replace(scene, **changes) if "zone" in changes else with_asset(scene, "B8A", **changes)
+    assert read_20_m(scene, corner).shape == (300, 200)
+    with pytest.raises(ReadError, match=reason):
+        read_20_m(lying, corner)
 
 
 def test_file_of_another_zone_than_its_item_is_refused(
