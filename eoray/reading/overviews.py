@@ -7,6 +7,7 @@ tell from it. JPEG 2000 keeps wavelets instead, which mix classes: it is read as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -106,6 +107,14 @@ def fitting_overview(file: CogFile, step: Step) -> int | None:
 def factor_of(picture: tuple[int, int], level: tuple[int, int]) -> int:
     """By how much an overview is smaller, rounded as GDAL does."""
     return round(picture[1] / level[1])
+
+
+def halvings(scene: Scene, asset: BandAsset, zone: Zone, resolution_m: int) -> int:
+    """By how much what is read of a file is smaller, where its overviews are halvings; 1 for it."""
+    if not takes_overviews(scene, asset, zone, resolution_m):
+        return 1
+    step = min(pixels_a_step(scene, asset, zone, resolution_m)) * SLACK
+    return 1 << int(math.log2(step))
 
 
 def level_asset(asset: BandAsset, shape: tuple[int, int]) -> BandAsset:

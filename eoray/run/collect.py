@@ -94,7 +94,7 @@ def collect_report(context: StageContext, record: Mapping[str, Any]) -> ReportDa
         screen=screen_summary(reader),
         registration=registration_summary(reader, max_shift_px(config)),
         stages=_stages(record.get("stages", {})),
-        forecast=_forecast(record),
+        forecast=forecast_rows(record),
         skipped=_skipped(record),
         licenses={"products": config.publish.license},
         provenance=_provenance(context, record),
@@ -291,7 +291,8 @@ def _stages(stages: Mapping[str, Any]) -> tuple[StageRow, ...]:
     )
 
 
-def _forecast(record: Mapping[str, Any]) -> tuple[ForecastRow, ...]:
+def forecast_rows(record: Mapping[str, Any]) -> tuple[ForecastRow, ...]:
+    """What the plan in a record forecast of the reading, against what its newest execution read."""
     plan, cube = record.get("plan", {}), record.get("stages", {}).get("cube", {})
     reads = cube.get("reads")
     if not reads or not cube.get("tasks") or "requests" not in plan:

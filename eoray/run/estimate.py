@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from eoray.catalog.providers import SCL
-from eoray.grid import Block, Bounds
+from eoray.grid import Block, Bounds, Zone, lattice_of
+from eoray.reading.overviews import halvings
 
 if TYPE_CHECKING:
     from eoray.catalog.scene import BandAsset, Scene
@@ -88,10 +89,10 @@ def estimate_reads(
     for row in rows:
         for scene in row.scenes:
             if scene.item_id not in layers:
-                layers[scene.item_id] = _layers_of(scene, wanted)
+                layers[scene.item_id] = _layers_of(scene, wanted, row.block.zone)
             bounds = _bounds_for(scene, row.block)
             for layer in layers[scene.item_id]:
-                area = _overlap_px(layer.asset, bounds)
+                area = _overlap_px(layer.asset, bounds) / layer.factor**2
                 if area == 0:
                     continue
                 requests += layer.n_files * (1 + max(1, round(area / INTERNAL_PX**2)))
@@ -110,6 +111,8 @@ class _Layer:
     n_files: int
     n_bands: int
     """Without SCL."""
+    factor: int
+    """By how much the overview is smaller that a coarse grid reads."""
 
     @property
     def bytes_per_pixel(self) -> float:
@@ -118,13 +121,19 @@ class _Layer:
         return self.n_bands * BYTES_PER_PIXEL + n_scl * SCL_BYTES_PER_PIXEL
 
 
-def _layers_of(scene: Scene, wanted: frozenset[str]) -> list[_Layer]:
+def _layers_of(scene: Scene, wanted: frozenset[str], zone: Zone) -> list[_Layer]:
+    level = lattice_of(zone).coarse
     alike: dict[Any, list[BandAsset]] = {}
     for asset in scene.assets:
         if asset.band in wanted:
             alike.setdefault((asset.transform, asset.shape), []).append(asset)
     return [
-        _Layer(files[0], len(files), sum(asset.band != SCL for asset in files))
+        _Layer(
+            files[0],
+            len(files),
+            sum(asset.band != SCL for asset in files),
+            halvings(scene, files[0], zone, level),
+        )
         for files in alike.values()
     ]
 

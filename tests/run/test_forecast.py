@@ -19,7 +19,9 @@ from eoray.reading import cog
 from eoray.reading.requests import forget_gates
 from eoray.reading.usage import READS
 from eoray.run import load_run
+from eoray.run.collect import forecast_rows
 from eoray.run.forecast import forecast_reads, probe_headers
+from eoray.run.record import read_record
 from eoray.testing import PositionOptions, write_position_archive
 from eoray.testing.http import archive_server
 from tests.reading.conftest import Granules
@@ -65,6 +67,11 @@ def test_forecast_is_what_the_server_counts(positions: Path, tmp_path: Path) -> 
     # files shorter than what is read of a header end in bytes that no table tells
     assert all_of_them.bytes == pytest.approx(actual, abs=32)
     assert some.bytes == pytest.approx(actual, rel=0.02)
+    record = read_record(run.paths)
+    assert record["plan"]["based_on"] == "headers of 9 files of 3 items with 0 to 0 % cloud"
+    rows = {row.what: (row.forecast, row.actual) for row in forecast_rows(record)}
+    assert rows["Requests"] == (len(asked), len(asked))
+    assert rows["Bytes"] == (all_of_them.bytes, actual)
     assert some.to_dict()["based_on"].startswith("headers of 3 files of 1 item with")
     assert all_of_them.to_dict()["based_on"].startswith("headers of 9 files of 3 items with")
 

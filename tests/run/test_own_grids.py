@@ -218,6 +218,7 @@ def test_coarse_cube_says_so_and_takes_no_pixels_of_another_provider(
     coarse = load_run(write_run("coarse", store="coarse", more=more), [ONE_MONTH])
     assert "overviews" not in fine.plan_cube(freeze=False).recipe.parameters()
     assert coarse.plan_cube(freeze=False).recipe.parameters()["overviews"] is True
+    assert coarse.plan().bytes < 0.15 * fine.plan().bytes
     elsewhere = f"source.fallback=[{{catalog: {tmp_path}}}]"
     other = load_run(write_run("other", store="other", more=more), [ONE_MONTH, elsewhere])
     with pytest.raises(ConfigError, match=r"cube\.grid 'own' is so coarse .* leave source\.fallba"):
