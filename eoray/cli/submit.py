@@ -69,9 +69,9 @@ def submit(
     def action() -> Result:
         from eoray.config import load_config
         from eoray.k8s.checks import check_run
-        from eoray.k8s.client import is_pod
         from eoray.k8s.forecast import forecast
         from eoray.k8s.job import submit_phases
+        from eoray.k8s.kubeconfig import is_pod
         from eoray.k8s.window import move_window
 
         given = [*of_environment(run_file, overrides or []), *(overrides or [])]

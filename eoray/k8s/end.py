@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from eoray.errors import ClusterError
-from eoray.k8s.client import ForbiddenError, NotServedError
 from eoray.k8s.names import CANCELLED, QUEUE
+from eoray.k8s.refusals import ForbiddenError, NotServedError
 from eoray.k8s.states import State, state_of
 
 if TYPE_CHECKING:

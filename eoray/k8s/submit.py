@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from eoray.config import resolve_path
 from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.k8s.checks import check_rayjob, check_run
-from eoray.k8s.client import AlreadyExistsError, Cluster, ForbiddenError, RefusedError
+from eoray.k8s.client import Cluster
 from eoray.k8s.existing import adopt_cluster
 from eoray.k8s.forecast import most_cpus
 from eoray.k8s.names import ATTEMPT, RUN, run_key
 from eoray.k8s.rayjob import Attempt, build_budget, build_config_map, build_rayjob
+from eoray.k8s.refusals import AlreadyExistsError, ForbiddenError, RefusedError
 from eoray.k8s.states import State, state_of
 
 if TYPE_CHECKING:

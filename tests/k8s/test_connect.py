@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from eoray.errors import ClusterError
-from eoray.k8s.client import Cluster, ForbiddenError
+from eoray.k8s.client import Cluster
 from eoray.k8s.connect import (
     CLIENT_PORT,
     DASHBOARD_PORT,
@@ -21,6 +21,7 @@ from eoray.k8s.connect import (
     open_tunnel,
 )
 from eoray.k8s.forward import forward_port
+from eoray.k8s.refusals import ForbiddenError
 from tests.k8s.fake_api import FakeApi
 from tests.k8s.fake_head import TOKEN, Dashboard, put_cluster, serve_dashboard
 
