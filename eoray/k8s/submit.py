@@ -82,6 +82,7 @@ def submit_run(
             _complete(cluster, replace(attempt, number=_number(latest)), latest, state, tell)
             return Submission(latest["metadata"]["name"], attempt.key, what, state)
         _wait_for_pods(cluster, attempt.key, tell, wait)
+        _wait_for_driver(cluster, latest, tell, wait)
         attempt = replace(attempt, number=_number(latest) + 1)
     rayjob = build_rayjob(attempt, cluster.namespace)
     check_rayjob(rayjob)
@@ -189,6 +190,28 @@ def _wait_for_pods(
             )
         if waited == 0.0:
             tell(f"waiting for the pods of the earlier attempt to end: {names}")
+        wait(3.0)
+        waited += 3.0
+
+
+def _wait_for_driver(
+    cluster: Cluster,
+    rayjob: dict[str, Any],
+    tell: Callable[[str], None],
+    wait: Callable[[float], None],
+) -> None:
+    """Wait for the end of an attempt that has no pods of its own and was asked to stop."""
+    if "clusterSelector" not in rayjob["spec"]:
+        return
+    name, waited = rayjob["metadata"]["name"], 0.0
+    while (found := cluster.rayjob(name)) is not None and not state_of(found).is_finished:
+        if waited >= _PODS_END_S:
+            raise ConflictError(
+                f"attempt {name!r} was asked to stop and still works; wait for its end, or end it "
+                f"with `eoray delete {name}`"
+            )
+        if waited == 0.0:
+            tell(f"waiting for the driver of {name} to end")
         wait(3.0)
         waited += 3.0
 
