@@ -21,6 +21,7 @@ from eoray.k8s.pods import (
 
 if TYPE_CHECKING:
     from eoray.config import ClusterSection, RunConfig, WorkerGroup
+    from eoray.k8s.healing import Healing
 
 API_VERSION = "ray.io/v1"
 
@@ -42,6 +43,8 @@ class Attempt:
     stages: tuple[str, ...] = ()
     schedule: str | None = None
     ray_version: str = ""
+    heal: Healing | None = None
+    """Read again what could not be read, instead of running stages."""
 
     @property
     def name(self) -> str:
@@ -90,7 +93,7 @@ def build_rayjob(attempt: Attempt, namespace: str) -> dict[str, Any]:
 def _own_cluster(attempt: Attempt) -> dict[str, Any]:
     """A cluster that comes and goes with the attempt; the run file is mounted."""
     return {
-        "entrypoint": entrypoint(attempt.stages),
+        "entrypoint": entrypoint(attempt.stages, heal=attempt.heal),
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": attempt.config.cluster.keep_seconds,
         "rayClusterSpec": _ray_cluster(attempt),
@@ -111,7 +114,7 @@ def _other_cluster(attempt: Attempt) -> dict[str, Any]:
         RUN_VARIABLE: dump_config(attempt.config),
     }
     return {
-        "entrypoint": entrypoint(attempt.stages, f"env:{RUN_VARIABLE}"),
+        "entrypoint": entrypoint(attempt.stages, f"env:{RUN_VARIABLE}", heal=attempt.heal),
         "clusterSelector": {"ray.io/cluster": attempt.config.cluster.ray_cluster},
         "runtimeEnvYAML": yaml.safe_dump({"env_vars": variables}, sort_keys=True),
     }
@@ -176,15 +179,31 @@ def _owned(attempt: Attempt, rayjob: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def entrypoint(stages: Sequence[str], run_file: str = f"{RUN_FOLDER}/run.yaml") -> str:
-    """The driver's command; a shell on the head reads it, so nothing of the user's is in it."""
+def entrypoint(
+    stages: Sequence[str],
+    run_file: str = f"{RUN_FOLDER}/run.yaml",
+    *,
+    heal: Healing | None = None,
+) -> str:
+    """The driver's command; a shell on the head reads it, so no free text of the user's is in it.
+
+    Args:
+        stages: Some of the run's stages; () for all.
+        run_file: Where the driver finds it.
+        heal: Failed reads to try again, instead of running stages.
+
+    Raises:
+        ConfigError: A stage is unknown.
+    """
     from eoray.config import STAGES
 
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise ConfigError(f"stage {unknown[0]!r} is unknown; stages are {', '.join(STAGES)}")
-    words = ["eoray", "run", run_file, "--address", "auto", "--json"]
-    return " ".join([*words, *(f"--stage {stage}" for stage in stages)])
+    verb = "run" if heal is None else "heal"
+    words = ["eoray", verb, run_file, "--address", "auto", "--json"]
+    chosen = [f"--stage {stage}" for stage in stages] if heal is None else heal.words()
+    return " ".join([*words, *chosen])
 
 
 def _queue_labels(cluster: ClusterSection) -> dict[str, str]:
