@@ -11,6 +11,7 @@ import yaml
 from eoray.errors import ConfigError
 from eoray.k8s.hooks import DRIVER_STOP_S, POD_FOLDER, RAY_STOP_S
 from eoray.k8s.names import ATTEMPT, LIFE, NAME, PART_OF, QUEUE, RUN, SCHEDULE, attempt_name
+from eoray.k8s.network import network_environment
 from eoray.k8s.pods import (
     CONTAINER_SECURITY,
     RUN_FOLDER,
@@ -110,6 +111,7 @@ def _other_cluster(attempt: Attempt) -> dict[str, Any]:
 
     variables = {
         **_driver_environment(attempt),
+        **network_environment(attempt.config.cluster.network, is_pod=False),
         **attempt.config.cluster.env,
         RUN_VARIABLE: dump_config(attempt.config),
     }
@@ -270,5 +272,6 @@ def _environment(attempt: Attempt) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # a torch that has to come from a cold disk needs longer than Ray's 30 s
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+        **network_environment(attempt.config.cluster.network),
         **attempt.config.cluster.env,
     }
