@@ -114,10 +114,17 @@ class CaBundle(Section):
     key: ObjectKey = "ca.crt"
     """Where in it."""
 
+    @property
+    def is_given(self) -> bool:
+        """Whether there are any."""
+        return self.config_map is not None or self.secret is not None
+
     @model_validator(mode="after")
     def _one_place(self) -> CaBundle:
-        if (self.config_map is None) == (self.secret is None):
-            raise ValueError("name either config_map or secret, where the certificates lie")
+        if self.config_map is not None and self.secret is not None:
+            raise ValueError("config_map and secret exclude each other; leave one out")
+        if not self.is_given and self.key != "ca.crt":
+            raise ValueError("names a key and no config_map or secret that holds it; add one")
         return self
 
 
@@ -130,7 +137,7 @@ class NetworkSection(Section):
     no_proxy: tuple[Host, ...] = ()
     """Hosts, domains (``.example``) and networks (``10.0.0.0/8``) reached without it, beside
     services of the cluster and its API."""
-    ca: CaBundle | None = None
+    ca: CaBundle = CaBundle()
     """Authorities that pods trust; none given: those of the image."""
 
     @model_validator(mode="after")

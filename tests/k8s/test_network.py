@@ -22,7 +22,10 @@ from tests.k8s.fake_api import FakeApi
 PROXY = "cluster.network.proxy=http://proxy.example:3128"
 AROUND = "cluster.network.no_proxy=[10.0.0.0/8, .corp.example]"
 CA = "cluster.network.ca={config_map: corporate-ca}"
-INSIDE = "localhost,127.0.0.1,::1,.svc,.cluster.local"
+INSIDE = (
+    "localhost,127.0.0.1,::1,.svc,.cluster.local,"
+    "169.254.169.254,169.254.170.23,metadata.google.internal"
+)
 
 
 def pods(config: RunConfig) -> list[dict[str, Any]]:
@@ -76,7 +79,7 @@ def test_every_pod_mounts_and_trusts_the_certificates(
         (mount,) = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "ca"]
         assert (mount["mountPath"], mount["readOnly"]) == ("/etc/eoray-ca", True)
         env = variables(pod)
-        for name in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"):
+        for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "GDAL_CURL_CA_BUNDLE"):
             assert env[name] == "/etc/eoray-ca/ca.crt"
         assert "HTTPS_PROXY" not in env
 
@@ -122,8 +125,8 @@ def test_cluster_that_stays_gets_the_proxy_for_the_job_and_no_certificates(
         (["cluster.network.proxy=proxy:3128"], "cluster.network.proxy: got"),
         (["cluster.network.no_proxy=[a.example]"], "none is given; add proxy"),
         ([PROXY, "cluster.network.no_proxy=['a, b']"], r"cluster.network.no_proxy\[0\]"),
-        (["cluster.network.ca={key: x}"], "name either config_map or secret"),
-        (["cluster.network.ca={config_map: a, secret: b}"], "name either config_map or secret"),
+        (["cluster.network.ca={key: x}"], "no config_map or secret that holds it"),
+        (["cluster.network.ca={config_map: a, secret: b}"], "config_map and secret exclude"),
     ],
 )
 def test_what_pods_could_not_use_is_refused(
