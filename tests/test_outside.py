@@ -123,7 +123,7 @@ def test_catalogue_scenes_and_store_are_reached_through_the_proxy(
 def test_authority_that_is_not_trusted_ends_a_run_at_once(run_file: Path) -> None:
     code, result = eoray(as_in_a_pod(run_file, None), "run", run_file)
     assert code == 4
-    assert "the network policies, proxy and certificates of where this runs" in str(result["error"])
+    assert "network policies, proxy and certificates of this place" in str(result["error"])
 
 
 GDAL = """\

@@ -129,8 +129,7 @@ def _explain(error: BaseException, what: str) -> tuple[str, str]:
         return "there is no such bucket or container", "make it, or correct `store`"
     return (
         "it cannot be reached",
-        "check `store`, endpoint, region, and the network policies, proxy and certificates of where "
-        "this runs",
+        "check `store`, endpoint, region, network policies, proxy and certificates of this place",
     )
 
 
