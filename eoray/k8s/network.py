@@ -25,7 +25,10 @@ PROJ (rasterio names its own file for both where nobody does), and by programs t
 _INSIDE = ("localhost", "127.0.0.1", "::1", ".svc", ".cluster.local")
 """Never through a proxy: the pod itself, and every service of the cluster, as the head's is."""
 
-_IDENTITY = ("169.254.169.254", "169.254.170.23", "metadata.google.internal")
+_IDENTITY = (
+    "169.254.169.254", "169.254.169.252", "169.254.170.2", "169.254.170.23",
+    "fd00:ec2::254", "fd00:ec2::23", "metadata.google.internal",
+)  # fmt: skip
 """Where a node gives out its pods' identities: a proxy would answer with its own, or not at all."""
 
 _API_SERVER = "$(KUBERNETES_SERVICE_HOST)"

@@ -24,7 +24,8 @@ AROUND = "cluster.network.no_proxy=[10.0.0.0/8, .corp.example]"
 CA = "cluster.network.ca={config_map: corporate-ca}"
 INSIDE = (
     "localhost,127.0.0.1,::1,.svc,.cluster.local,"
-    "169.254.169.254,169.254.170.23,metadata.google.internal"
+    "169.254.169.254,169.254.169.252,169.254.170.2,169.254.170.23,"
+    "fd00:ec2::254,fd00:ec2::23,metadata.google.internal"
 )
 
 
