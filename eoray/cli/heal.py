@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eoray.cli.execute import attempt_of, load, summarise_run, with_progress
-from eoray.cli.options import Address, AsJson, Debug, ExecutorOption, Overrides, RunFile
+from eoray.cli.options import (
+    Address,
+    AsJson,
+    Debug,
+    ExecutorOption,
+    Items,
+    Overrides,
+    Reasons,
+    RunFile,
+    Since,
+)
 from eoray.cli.outcome import Result, run_verb
 
 if TYPE_CHECKING:
@@ -24,14 +34,9 @@ def heal(
     list_only: Annotated[
         bool, typer.Option("--list", help="Name what could not be read, and why; read nothing.")
     ] = False,
-    item: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Only this item; repeat it for several.")
-    ] = None,
-    reason: Annotated[
-        list[str] | None,
-        typer.Option(metavar="WORD", help="Only this reason, such as 503 or timeout."),
-    ] = None,
-    since: Annotated[str, typer.Option(metavar="DAY", help="Only scenes from this day on.")] = "",
+    item: Items = None,
+    reason: Reasons = None,
+    since: Since = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be read again; read nothing.")
     ] = False,

@@ -48,6 +48,18 @@ Errors = Annotated[
     ),
 ]
 
+Items = Annotated[
+    list[str] | None,
+    typer.Option("--item", metavar="ID", help="Only this item; repeat it for several."),
+]
+
+Reasons = Annotated[
+    list[str] | None,
+    typer.Option("--reason", metavar="WORD", help="Only this reason, such as 503 or timeout."),
+]
+
+Since = Annotated[str, typer.Option("--since", metavar="DAY", help="Only scenes from this day on.")]
+
 AsJson = Annotated[
     bool, typer.Option("--json", help="End stdout with the result as one JSON object.")
 ]

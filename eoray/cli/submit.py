@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eoray.cli.options import AsJson, Debug, LookbackDays, Overrides, RunFile, Stages
+from eoray.cli.options import (
+    AsJson,
+    Debug,
+    Items,
+    LookbackDays,
+    Overrides,
+    Reasons,
+    RunFile,
+    Since,
+    Stages,
+)
 from eoray.cli.outcome import Exit, Result, run_verb
 from eoray.errors import ConfigError
 
 if TYPE_CHECKING:
     from eoray.config import RunConfig
+    from eoray.k8s.healing import Healing
     from eoray.k8s.job import Job
     from eoray.k8s.window import Window
 
@@ -30,6 +41,17 @@ def submit(
     ] = None,
     phases: Annotated[
         bool, typer.Option("--phases", help="A job for each group of stages; waits between them.")
+    ] = False,
+    heal: Annotated[
+        bool,
+        typer.Option("--heal", help="Read again what could not be read, as `eoray heal` does."),
+    ] = False,
+    item: Items = None,
+    reason: Reasons = None,
+    since: Since = "",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything, on the server too; create nothing."),
     ] = False,
     again: Annotated[
         bool, typer.Option("--again", help="Begin another attempt though one succeeded.")
@@ -69,17 +91,15 @@ def submit(
     def action() -> Result:
         from eoray.config import load_config
         from eoray.k8s.checks import check_run
-        from eoray.k8s.client import is_pod
         from eoray.k8s.forecast import forecast
         from eoray.k8s.job import submit_phases
+        from eoray.k8s.kubeconfig import is_pod
         from eoray.k8s.window import move_window
 
         given = [*of_environment(run_file, overrides or []), *(overrides or [])]
-        if phases and detach:
-            raise ConfigError(
-                "--phases and --detach exclude each other, because each phase is submitted when "
-                "the one before has ended; leave one out"
-            )
+        if phases:
+            _check_phases(detach=detach, heal=heal, dry_run=dry_run)
+        healing = _healing(item, reason, since, heal=heal)
         if ray_cluster is not None:
             given.append(f"cluster.ray_cluster={ray_cluster}")
         given += _lease(wait=wait_for_lease, take_over=take_over)
@@ -90,7 +110,7 @@ def submit(
         check_run(config, folder)
         _look_at_lease(config, folder)
         # planning needs more memory than a pod has that only submits
-        is_shown = not is_pod() if estimate is None else estimate
+        is_shown = healing is None and (not is_pod() if estimate is None else estimate)
         lines = forecast(run_file, given, config, stages=stage or ()) if is_shown else []
         for line in [*lines, *_bounds(config, stage or (), phases=phases)]:
             say(line)
@@ -101,6 +121,8 @@ def submit(
             "schedule": os.environ.get("EORAY_SCHEDULE"),
             "tell": say,
         }
+        if not phases:
+            how |= {"heal": healing, "dry_run": dry_run}
         jobs = submit_phases if phases else _submit_one
         result, ended = _follow(jobs(run_file, given, **how), detach=detach, quiet=quiet)
         if phases and not ended:
@@ -117,6 +139,33 @@ def _submit_one(run_file: str, given: list[str], **how: Any) -> Iterator[Job]:
     yield submit_file(run_file, given, **how)
 
 
+def _check_phases(*, detach: bool, heal: bool, dry_run: bool) -> None:
+    """Refuse what a run in phases cannot be told."""
+    reasons = {
+        "--detach": (detach, "each phase is submitted when the one before has ended"),
+        "--heal": (heal, "a heal is one job"),
+        "--dry-run": (dry_run, "only the first phase could be checked on the server"),
+    }
+    for option, (is_given, why) in reasons.items():
+        if is_given:
+            raise ConfigError(
+                f"--phases and {option} exclude each other, because {why}; leave one out"
+            )
+
+
+def _healing(
+    items: list[str] | None, reasons: list[str] | None, since: str, *, heal: bool
+) -> Healing | None:
+    """What to read again; None where a run is meant."""
+    from eoray.k8s.healing import Healing
+
+    if heal:
+        return Healing(tuple(items or ()), tuple(reasons or ()), since)
+    if items or reasons or since:
+        raise ConfigError("--item, --reason and --since say what to read again; add --heal")
+    return None
+
+
 def _follow(jobs: Iterator[Job], *, detach: bool, quiet: bool) -> tuple[Result, bool]:
     """Follow what is submitted, one after another.
 
@@ -130,6 +179,8 @@ def _follow(jobs: Iterator[Job], *, detach: bool, quiet: bool) -> tuple[Result, 
     for job in jobs:
         what = "submitted" if job.submission is None else job.submission.what
         say(f"{job.name}: {what}")
+        if what == "checked":
+            return {"what": what, "name": job.name, "line": "checked; nothing was created"}, True
         ended = what == "done" or (not detach and _is_followed(job, quiet=quiet))
         result = {"what": what, **summary(job.describe())}
         if not ended:

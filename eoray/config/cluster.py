@@ -17,9 +17,24 @@ GROUP_PATTERN = r"^[a-z]([-a-z0-9]{0,18}[a-z0-9])?$"
 
 PATH_PATTERN = r"^/[^\s]*$"
 
+OBJECT_PATTERN = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
+"""DNS subdomain, as Kubernetes names ConfigMaps and Secrets."""
+
+KEY_PATTERN = r"^[-._a-zA-Z0-9]{1,253}$"
+"""A key in one of them."""
+
+PROXY_PATTERN = r"^https?://[^/@?#\s]+/?$"
+
+HOST_PATTERN = r"^[^,/\s]+(/[0-9]{1,3})?$"
+"""A host, a domain or a network, as a list with commas holds it."""
+
 Stage = Literal["cube", "fit", "predict", "change", "assess", "publish", "report"]
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+ObjectName = Annotated[str, Field(pattern=OBJECT_PATTERN)]
+ObjectKey = Annotated[str, Field(pattern=KEY_PATTERN)]
+Proxy = Annotated[str, Field(pattern=PROXY_PATTERN)]
+Host = Annotated[str, Field(pattern=HOST_PATTERN)]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -89,6 +104,49 @@ class ClaimMount(Section):
     """Where pods see it."""
 
 
+class CaBundle(Section):
+    """Certificates in PEM that pods trust, public authorities too: they replace the image's."""
+
+    config_map: ObjectName | None = None
+    """ConfigMap of the namespace that holds them; or:"""
+    secret: ObjectName | None = None
+    """Secret that holds them."""
+    key: ObjectKey = "ca.crt"
+    """Where in it."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there are any."""
+        return self.config_map is not None or self.secret is not None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> CaBundle:
+        if self.config_map is not None and self.secret is not None:
+            raise ValueError("config_map and secret exclude each other; leave one out")
+        if not self.is_given and self.key != "ca.crt":
+            raise ValueError("names a key and no config_map or secret that holds it; add one")
+        return self
+
+
+class NetworkSection(Section):
+    """How pods reach what lies outside the cluster."""
+
+    proxy: Proxy | None = None
+    """Proxy of all requests, such as ``http://proxy.example:3128``; with a password it belongs
+    into a Secret (``HTTP_PROXY``, ``HTTPS_PROXY``, ``NO_PROXY`` in ``cluster.secrets``)."""
+    no_proxy: tuple[Host, ...] = ()
+    """Hosts, domains (``.example``) and networks (``10.0.0.0/8``) reached without it, beside
+    services of the cluster and its API."""
+    ca: CaBundle = CaBundle()
+    """Authorities that pods trust; none given: those of the image."""
+
+    @model_validator(mode="after")
+    def _proxy_is_there(self) -> NetworkSection:
+        if self.no_proxy and self.proxy is None:
+            raise ValueError("no_proxy names exceptions from a proxy, and none is given; add proxy")
+        return self
+
+
 class ClusterSection(Section):
     """A Kubernetes cluster with the KubeRay operator."""
 
@@ -110,6 +168,7 @@ class ClusterSection(Section):
     """Secrets of the namespace whose keys become environment, such as storage credentials."""
     env: dict[str, str] = Field(default_factory=dict)
     """Further environment; never a secret."""
+    network: NetworkSection = NetworkSection()
     claims: tuple[ClaimMount, ...] = ()
     head: HeadSection = HeadSection()
     workers: Annotated[tuple[WorkerGroup, ...], Field(min_length=1)] = (WorkerGroup(),)

@@ -10,7 +10,15 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from eoray.config.agree import DisagreementError
-from eoray.config.cluster import GROUP_PATTERN, NAME_PATTERN, PATH_PATTERN
+from eoray.config.cluster import (
+    GROUP_PATTERN,
+    HOST_PATTERN,
+    KEY_PATTERN,
+    NAME_PATTERN,
+    OBJECT_PATTERN,
+    PATH_PATTERN,
+    PROXY_PATTERN,
+)
 from eoray.config.fields import BASELINE_PATTERN, SLUG_PATTERN
 
 _EXPECTED = {
@@ -35,6 +43,10 @@ _PATTERNS = {
     NAME_PATTERN: "1 to 63 lower-case letters, digits and dashes, beginning with a letter",
     GROUP_PATTERN: "1 to 20 lower-case letters, digits and dashes, beginning with a letter",
     PATH_PATTERN: "an absolute path without spaces",
+    OBJECT_PATTERN: "the name of an object: lower-case letters, digits, dashes and dots",
+    KEY_PATTERN: "a key: letters, digits, dots, dashes and underscores",
+    PROXY_PATTERN: "a proxy like 'http://proxy.example:3128', without a password",
+    HOST_PATTERN: "a host, a domain like '.example' or a network like '10.0.0.0/8'",
     BASELINE_PATTERN: 'a processing baseline in quotes, such as "05.00"',
 }
 
@@ -102,7 +114,7 @@ def _expected(kind: str, context: dict[str, Any], message: str) -> str:
     if kind == "literal_error":
         return str(context["expected"])
     if kind == "string_pattern_mismatch":
-        return _PATTERNS[context["pattern"]]
+        return _PATTERNS.get(context["pattern"], f"text that matches {context['pattern']}")
     if kind == "too_short":
         return f"at least {context['min_length']} value(s)"
     message = message.removeprefix("Input should be ")

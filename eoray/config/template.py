@@ -71,6 +71,7 @@ store: out                       # folder or s3://bucket/prefix; a cube grows in
 #   namespace: maps
 #   workers: [{{name: readers, cpu: 4, memory_gi: 16, max: 10}}]
 #   deadline_minutes: 720
+#   network: {{proxy: "http://proxy.example:3128", ca: {{config_map: corporate-ca}}}}
 """
 
 _FIT = """\

@@ -1,93 +1,38 @@
-"""The few calls to a Kubernetes API that eoray needs: plain dicts in and out, plain errors.
-
-Reads are tried again when the server is busy, restarts or cuts the connection; an expired
-credential is fetched anew once. Nothing that creates or changes is sent twice.
-"""
+"""The few objects of a Kubernetes API that eoray needs: plain dicts in and out, plain errors."""
 
 from __future__ import annotations
 
-import time
 from base64 import b64decode
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eoray.errors import ClusterError
+from eoray.k8s.calls import TIMEOUT_S, Calls, Group
+from eoray.k8s.kubeconfig import ACCOUNT, default_namespace, is_pod, new_client
 from eoray.k8s.rayjob import API_VERSION
 
 if TYPE_CHECKING:
-    from kubernetes.client import ApiClient
-
     from eoray.config import ClusterSection
     from eoray.k8s.stream import PodStream
 
 _GROUP, _VERSION = API_VERSION.split("/")
+_RAY: Group = (_GROUP, _VERSION)
+_BATCH: Group = ("batch", "v1")
 _RAYJOBS, _RAYCLUSTERS = "rayjobs", "rayclusters"
 _KUEUE, _WORKLOADS = "kueue.x-k8s.io", "workloads"
-_CRONJOBS, _JOBS, _BATCH = "cronjobs", "jobs", ("batch", "v1")
-
-_Group = tuple[str, str]
-"""(API group, version)."""
-
-_TIMEOUT_S = (5.0, 30.0)
-"""To connect, and to wait for an answer."""
-
-_BUSY = frozenset({429, 500, 502, 503, 504})
-_TRIES = 6
-
-_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_CRONJOBS, _JOBS = "cronjobs", "jobs"
 
 
-class AlreadyExistsError(ClusterError):
-    """An object of this name stands there."""
-
-
-class AbsentError(ClusterError):
-    """There is no object of this name."""
-
-
-class ForbiddenError(ClusterError):
-    """The caller has no right to this."""
-
-
-class RefusedError(ClusterError):
-    """The server refuses what it was given."""
-
-
-class NotServedError(ClusterError):
-    """The server knows no objects of this kind."""
-
-
-class Cluster:
+class Cluster(Calls):
     """One namespace of a cluster."""
-
-    def __init__(
-        self,
-        connect: Callable[[], ApiClient],
-        namespace: str,
-        *,
-        wait: Callable[[float], None] = time.sleep,
-    ) -> None:
-        """Keep how to reach it; nothing is asked yet.
-
-        Args:
-            connect: Makes a client with fresh credentials.
-            namespace: Of all objects.
-            wait: Called with seconds between attempts.
-        """
-        self.namespace = namespace
-        self._connect, self._wait = connect, wait
-        self._api: ApiClient | None = None
 
     def rayjobs(self, selector: str) -> list[dict[str, Any]]:
         """RayJobs with some labels, oldest first."""
-        found = self._read("list", _RAYJOBS, lambda: self._list(_RAYJOBS, selector))
-        jobs: list[dict[str, Any]] = found["items"]
+        jobs = self._list(_RAYJOBS, selector, _RAY)
         return sorted(jobs, key=lambda job: job["metadata"].get("creationTimestamp", ""))
 
     def rayjob(self, name: str) -> dict[str, Any] | None:
         """A RayJob; None where there is none of this name."""
-        return self._get(_RAYJOBS, name)
+        return self._get(_RAYJOBS, name, _RAY)
 
     def create_rayjob(self, body: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Create a RayJob, every field checked.
@@ -97,23 +42,23 @@ class Cluster:
             RefusedError: The server refuses a field, a quota, a policy.
         """
         how: dict[str, Any] = {"dry_run": "All"} if dry_run else {}
-        return self._create(_RAYJOBS, body, **how)
+        return self._create(_RAYJOBS, body, _RAY, **how)
 
     def patch_rayjob(self, name: str, body: dict[str, Any]) -> None:
         """Merge some fields into a RayJob."""
-        self._merge(_RAYJOBS, name, body)
+        self._merge(_RAYJOBS, name, body, _RAY)
 
     def raycluster(self, name: str) -> dict[str, Any] | None:
         """A RayCluster; None where there is none of this name."""
-        return self._get(_RAYCLUSTERS, name)
+        return self._get(_RAYCLUSTERS, name, _RAY)
 
     def delete_rayjob(self, name: str) -> bool:
         """Delete a RayJob and, by their owner, all its objects; False where there was none."""
-        return self._delete(_RAYJOBS, name)
+        return self._delete(_RAYJOBS, name, _RAY)
 
     def delete_raycluster(self, name: str) -> bool:
         """Delete a RayCluster with its pods; False where there was none."""
-        return self._delete(_RAYCLUSTERS, name)
+        return self._delete(_RAYCLUSTERS, name, _RAY)
 
     def create_config_map(self, body: dict[str, Any]) -> None:
         """Create a ConfigMap.
@@ -125,7 +70,7 @@ class Cluster:
             "create",
             "configmaps",
             lambda: self._core().create_namespaced_config_map(
-                self.namespace, body, field_validation="Strict", _request_timeout=_TIMEOUT_S
+                self.namespace, body, field_validation="Strict", _request_timeout=TIMEOUT_S
             ),
         )
 
@@ -139,15 +84,14 @@ class Cluster:
                 name,
                 self.namespace,
                 body,
-                _request_timeout=_TIMEOUT_S,
+                _request_timeout=TIMEOUT_S,
                 _content_type="application/merge-patch+json",
             ),
         )
 
     def cronjobs(self, selector: str) -> list[dict[str, Any]]:
         """CronJobs with some labels, by name."""
-        found = self._read("list", _CRONJOBS, lambda: self._list(_CRONJOBS, selector, _BATCH))
-        jobs: list[dict[str, Any]] = found["items"]
+        jobs = self._list(_CRONJOBS, selector, _BATCH)
         return sorted(jobs, key=lambda job: str(job["metadata"]["name"]))
 
     def cronjob(self, name: str) -> dict[str, Any] | None:
@@ -173,7 +117,7 @@ class Cluster:
                 body,
                 field_manager="eoray",
                 force=True,
-                _request_timeout=_TIMEOUT_S,
+                _request_timeout=TIMEOUT_S,
                 _content_type="application/apply-patch+yaml",
                 **how,
             ),
@@ -191,8 +135,7 @@ class Cluster:
 
     def jobs(self, selector: str) -> list[dict[str, Any]]:
         """Jobs with some labels, oldest first."""
-        found = self._read("list", _JOBS, lambda: self._list(_JOBS, selector, _BATCH))
-        jobs: list[dict[str, Any]] = found["items"]
+        jobs = self._list(_JOBS, selector, _BATCH)
         return sorted(jobs, key=lambda job: job["metadata"].get("creationTimestamp", ""))
 
     def create_job(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -209,7 +152,7 @@ class Cluster:
             "create",
             "poddisruptionbudgets",
             lambda: self._policy().create_namespaced_pod_disruption_budget(
-                self.namespace, body, field_validation="Strict", _request_timeout=_TIMEOUT_S
+                self.namespace, body, field_validation="Strict", _request_timeout=TIMEOUT_S
             ),
         )
 
@@ -239,7 +182,7 @@ class Cluster:
             "list",
             "pods",
             lambda: self._core().list_namespaced_pod(
-                self.namespace, label_selector=selector, _request_timeout=_TIMEOUT_S
+                self.namespace, label_selector=selector, _request_timeout=TIMEOUT_S
             ),
         )
         pods: list[dict[str, Any]] = self._plain(found)["items"]
@@ -253,7 +196,7 @@ class Cluster:
             lambda: self._core().list_namespaced_event(
                 self.namespace,
                 field_selector=f"involvedObject.kind={kind},involvedObject.name={name}",
-                _request_timeout=_TIMEOUT_S,
+                _request_timeout=TIMEOUT_S,
             ),
         )
         events: list[dict[str, Any]] = self._plain(found)["items"]
@@ -270,7 +213,7 @@ class Cluster:
                 container=container,
                 timestamps=True,
                 since_seconds=since_s,
-                _request_timeout=_TIMEOUT_S,
+                _request_timeout=TIMEOUT_S,
             ),
         )
         return str(found)
@@ -285,7 +228,7 @@ class Cluster:
             "get",
             "secrets",
             lambda: self._core().read_namespaced_secret(
-                name, self.namespace, _request_timeout=_TIMEOUT_S
+                name, self.namespace, _request_timeout=TIMEOUT_S
             ),
         )
         data = self._plain(found).get("data") or {}
@@ -312,36 +255,6 @@ class Cluster:
         stream: PodStream = self._read("get", "pods/portforward", call)
         return stream
 
-    def ask(self, verb: str, resource: str, path: str) -> dict[str, Any]:
-        """GET a path of the API that has no call of its own here.
-
-        Args:
-            verb: For the error, as rights are called.
-            resource: As ``verb``.
-            path: Absolute, such as ``/version``.
-        """
-
-        def call() -> Any:
-            import json
-
-            api = self._client()
-            request = api.param_serialize(
-                "GET",
-                path,
-                header_params={"Accept": "application/json"},
-                auth_settings=["BearerToken"],
-            )
-            answer = api.call_api(*request, _request_timeout=_TIMEOUT_S)
-            text = answer.read().decode()
-            if not 200 <= answer.status < 300:
-                from kubernetes.client.exceptions import ApiException
-
-                raise ApiException(http_resp=answer, body=text, data=None)
-            return json.loads(text)
-
-        found: dict[str, Any] = self._read(verb, resource, call)
-        return found
-
     def may(self, verb: str, resource: str, *, group: str = "", name: str = "") -> bool:
         """Whether the caller has a right in the namespace.
 
@@ -364,154 +277,10 @@ class Cluster:
             "create",
             "selfsubjectaccessreviews",
             lambda: AuthorizationV1Api(self._client()).create_self_subject_access_review(
-                body, _request_timeout=_TIMEOUT_S
+                body, _request_timeout=TIMEOUT_S
             ),
         )
         return bool(self._plain(review)["status"]["allowed"])
-
-    def _list(self, plural: str, selector: str, group: _Group = (_GROUP, _VERSION)) -> Any:
-        return self._custom().list_namespaced_custom_object(
-            *group,
-            self.namespace,
-            plural,
-            label_selector=selector,
-            _request_timeout=_TIMEOUT_S,
-        )
-
-    def _get(
-        self, plural: str, name: str, group: _Group = (_GROUP, _VERSION)
-    ) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = self._read(
-                "get",
-                plural,
-                lambda: self._custom().get_namespaced_custom_object(
-                    *group, self.namespace, plural, name, _request_timeout=_TIMEOUT_S
-                ),
-            )
-        except AbsentError:
-            return None
-        return found
-
-    def _create(
-        self, plural: str, body: dict[str, Any], group: _Group = (_GROUP, _VERSION), **how: Any
-    ) -> dict[str, Any]:
-        """Create an object, every field checked."""
-        made: dict[str, Any] = self._write(
-            "create",
-            plural,
-            lambda: self._custom().create_namespaced_custom_object(
-                *group,
-                self.namespace,
-                plural,
-                body,
-                field_validation="Strict",
-                _request_timeout=_TIMEOUT_S,
-                **how,
-            ),
-        )
-        return made
-
-    def _merge(
-        self,
-        plural: str,
-        name: str,
-        body: dict[str, Any],
-        group: _Group = (_GROUP, _VERSION),
-        **how: Any,
-    ) -> None:
-        """Merge some fields into an object."""
-        self._write(
-            "patch",
-            plural,
-            lambda: self._custom().patch_namespaced_custom_object(
-                *group,
-                self.namespace,
-                plural,
-                name,
-                body,
-                _request_timeout=_TIMEOUT_S,
-                _content_type="application/merge-patch+json",
-                **how,
-            ),
-        )
-
-    def _delete(self, plural: str, name: str, group: _Group = (_GROUP, _VERSION)) -> bool:
-        try:
-            self._write(
-                "delete",
-                plural,
-                lambda: self._custom().delete_namespaced_custom_object(
-                    *group,
-                    self.namespace,
-                    plural,
-                    name,
-                    propagation_policy="Foreground",
-                    _request_timeout=_TIMEOUT_S,
-                ),
-            )
-        except AbsentError:
-            return False
-        return True
-
-    def _custom(self) -> Any:
-        from kubernetes.client import CustomObjectsApi
-
-        return CustomObjectsApi(self._client())
-
-    def _core(self) -> Any:
-        from kubernetes.client import CoreV1Api
-
-        return CoreV1Api(self._client())
-
-    def _policy(self) -> Any:
-        from kubernetes.client import PolicyV1Api
-
-        return PolicyV1Api(self._client())
-
-    def _client(self) -> ApiClient:
-        if self._api is None:
-            self._api = self._connect()
-        return self._api
-
-    def _plain(self, model: Any) -> dict[str, Any]:
-        plain: dict[str, Any] = self._client().sanitize_for_serialization(model)
-        return plain
-
-    def _write(self, verb: str, resource: str, call: Callable[[], Any]) -> Any:
-        return self._call(verb, resource, call, tries=1)
-
-    def _read(self, verb: str, resource: str, call: Callable[[], Any]) -> Any:
-        return self._call(verb, resource, call, tries=_TRIES)
-
-    def _call(self, verb: str, resource: str, call: Callable[[], Any], *, tries: int) -> Any:
-        from kubernetes.client.exceptions import ApiException
-        from urllib3.exceptions import HTTPError
-
-        renewed = False
-        for attempt in range(1, tries + 2):
-            try:
-                return call()
-            except ApiException as error:
-                if error.status == 401 and not renewed:
-                    self._api, renewed = None, True
-                    continue
-                if error.status not in _BUSY or attempt >= tries:
-                    raise _explain(error, verb, resource, self.namespace) from error
-                self._wait(_pause(attempt, error))
-            except HTTPError as error:
-                if attempt >= tries:
-                    raise ClusterError(
-                        f"the Kubernetes API does not answer ({' '.join(str(error).split())[:200]})"
-                        "; check the context (kubectl cluster-info) and the network"
-                    ) from error
-                self._wait(_pause(attempt))
-        raise AssertionError  # pragma: no cover - the loop returns or raises
-
-
-def is_pod() -> bool:
-    """Tell whether this process runs in a pod with an account of the cluster."""
-    return _ACCOUNT.exists()
 
 
 def connect(section: ClusterSection, *, in_cluster: bool = False) -> Cluster:
@@ -526,96 +295,8 @@ def connect(section: ClusterSection, *, in_cluster: bool = False) -> Cluster:
     """
     if in_cluster and not is_pod():
         raise ClusterError(
-            f"this is no pod with an account ({_ACCOUNT} is missing); leave --in-cluster out, or "
+            f"this is no pod with an account ({ACCOUNT} is missing); leave --in-cluster out, or "
             "give the pod automountServiceAccountToken: true"
         )
-    namespace = section.namespace or _default_namespace(section.context)
-    return Cluster(lambda: _new_client(section.context), namespace)
-
-
-def _new_client(context: str | None) -> ApiClient:
-    from kubernetes import config
-    from kubernetes.client import ApiClient, Configuration
-
-    configuration = Configuration()
-    configuration.retries = False
-    try:
-        if context is None and is_pod():
-            config.load_incluster_config(client_configuration=configuration)
-        else:
-            config.load_kube_config(context=context, client_configuration=configuration)
-    except (config.ConfigException, OSError) as error:
-        wanted = "a kubeconfig" if context is None else f"context {context!r} of the kubeconfig"
-        raise ClusterError(
-            f"no Kubernetes cluster is known ({' '.join(str(error).split())[:200]}); {wanted} is "
-            "needed: set KUBECONFIG, or cluster.context"
-        ) from error
-    return ApiClient(configuration)
-
-
-def _default_namespace(context: str | None) -> str:
-    from kubernetes import config
-
-    if context is None and is_pod():
-        return _ACCOUNT.read_text().strip()
-    try:
-        contexts, active = config.list_kube_config_contexts()
-    except (config.ConfigException, OSError):
-        return "default"  # reaching it will say what is missing
-    chosen = next((c for c in contexts if c["name"] == context), active)
-    return str(chosen["context"].get("namespace", "default"))
-
-
-def _pause(attempt: int, error: Any = None) -> float:
-    """Seconds until the next attempt; the server's own wish where it has one."""
-    headers = getattr(error, "headers", None) or {}
-    wish = str(headers.get("Retry-After", ""))
-    return float(wish) if wish.isdigit() else min(8.0, 0.5 * 2 ** (attempt - 1))
-
-
-def _explain(error: Any, verb: str, resource: str, namespace: str) -> Exception:
-    """The error that says what to do about an answer of the server."""
-    said, reason = _said(error)
-    where = f"{verb} {resource} in namespace {namespace!r}"
-    if error.status in (401, 403):
-        return _explain_right(error.status, said, verb, resource, namespace)
-    if error.status == 404 and reason == "NotFound":
-        return AbsentError(f"cannot {where}: {said}")
-    if error.status == 404:  # the path itself is unknown, not an object
-        return NotServedError(
-            f"this cluster serves no {resource} ({said}); install the KubeRay operator 1.6 or "
-            "newer with its CRDs"
-        )
-    if reason == "AlreadyExists":
-        return AlreadyExistsError(f"cannot {where}: {said}; submit again to attach to it")
-    if error.status in (400, 409, 413, 422):
-        return RefusedError(
-            f"the cluster refuses to {where}: {said}; mend `cluster` in the run file"
-        )
-    return ClusterError(f"the Kubernetes API failed to {where}: {error.status} {said}; try again")
-
-
-def _explain_right(
-    status: int, said: str, verb: str, resource: str, namespace: str
-) -> ClusterError:
-    """Tell a missing right from what quotas and policies refuse with the same status."""
-    where = f"{verb} {resource} in namespace {namespace!r}"
-    if status == 401:
-        return ClusterError(f"the Kubernetes API does not know you ({where}); log in again")
-    if "exceeded quota" in said or "violates PodSecurity" in said:
-        return RefusedError(f"the cluster refuses to {where}: {said}; ask whoever sets its limits")
-    return ForbiddenError(
-        f"you may not {where} ({said}); ask for the role eoray-user there, and check with: "
-        f"kubectl auth can-i {verb} {resource} -n {namespace}"
-    )
-
-
-def _said(error: Any) -> tuple[str, str]:
-    """(message, reason) of the server's Status object."""
-    import json
-
-    try:
-        body = json.loads(error.body)
-        return str(body.get("message", "")), str(body.get("reason", ""))
-    except (TypeError, ValueError, AttributeError):
-        return " ".join(str(error.body or error.reason).split())[:200], ""
+    namespace = section.namespace or default_namespace(section.context)
+    return Cluster(lambda: new_client(section.context), namespace)

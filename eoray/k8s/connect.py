@@ -6,30 +6,26 @@ leaving, ends nothing there.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPConnection, HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from eoray.errors import ClusterError
 from eoray.k8s import client as k8s
-from eoray.k8s.forward import Forward, forward_port
+from eoray.k8s.forward import forward_port
+from eoray.k8s.head import Dashboard, dial_head, open_dashboard, secret_of
 
 if TYPE_CHECKING:
     from eoray.k8s.client import Cluster
-    from eoray.k8s.stream import PodStream
 
-CLIENT_PORT, DASHBOARD_PORT = 10001, 8265
-"""Of the head: Ray's client server, and the dashboard with the Jobs API."""
-
-_ANSWER_S = 10.0
+CLIENT_PORT = 10001
+"""Of the head: Ray's client server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,70 +82,23 @@ def open_tunnel(
         from eoray.config import ClusterSection
 
         cluster = k8s.connect(ClusterSection(context=context, namespace=namespace or None))
-    secret = _secret_name(cluster, name)
-    environment = _environment(cluster, secret)
-    find_head(cluster, name)  # a cluster that is not up is told before anything listens
-    dial = partial(_dial, cluster, name)
-    with ExitStack() as stack:
-        client, dashboard = (
-            stack.enter_context(forward_port(partial(dial, port), port))
-            for port in (CLIENT_PORT, DASHBOARD_PORT)
-        )
-        _check_versions(place, dashboard, environment)
+    dial = partial(dial_head, cluster, name, CLIENT_PORT)
+    with (
+        open_dashboard(cluster, name) as dashboard,
+        forward_port(dial, CLIENT_PORT) as client,
+    ):
+        _check_versions(place, dashboard)
         yield Tunnel(
             f"ray://127.0.0.1:{client.port}",
-            f"http://127.0.0.1:{dashboard.port}",
-            environment,
-            _token_command(cluster.namespace, secret),
+            dashboard.url,
+            _environment(dashboard.token),
+            _token_command(cluster.namespace, secret_of(cluster, name)),
         )
 
 
-def find_head(cluster: Cluster, name: str) -> str:
-    """The pod of a RayCluster's head.
-
-    Raises:
-        ClusterError: None runs.
-    """
-    pods = cluster.pods(f"ray.io/cluster={name},ray.io/node-type=head")
-    for pod in pods:
-        going = "deletionTimestamp" in pod["metadata"]
-        if pod.get("status", {}).get("phase") == "Running" and not going:
-            return str(pod["metadata"]["name"])
-    found = ", ".join(f"{p['metadata']['name']}: {p.get('status', {}).get('phase')}" for p in pods)
-    raise ClusterError(
-        f"the head of RayCluster {name!r} in namespace {cluster.namespace!r} does not run "
-        f"({found or 'it has no pod'}); see `kubectl describe raycluster {name}`"
-    )
-
-
-def _dial(cluster: Cluster, name: str, port: int) -> PodStream:
-    # looked up for each connection: a head that was replaced has another name
-    return cluster.dial(find_head(cluster, name), port)
-
-
-def _secret_name(cluster: Cluster, name: str) -> str:
-    """The Secret with the cluster's token; "" where the cluster is open."""
-    found = cluster.raycluster(name)
-    if found is None:
-        raise ClusterError(
-            f"there is no RayCluster {name!r} in namespace {cluster.namespace!r}; the chart makes "
-            "one where `cluster.enabled` is true"
-        )
-    auth = found.get("spec", {}).get("authOptions") or {}
-    # without the mode KubeRay leaves the cluster open; the Secret has the cluster's name unless
-    # one is given
-    return str(auth.get("secretName") or name) if auth.get("mode") == "token" else ""
-
-
-def _environment(cluster: Cluster, secret: str) -> dict[str, str]:
-    if not secret:
-        return {"RAY_AUTH_MODE": "disabled"}
-    token = cluster.secret(secret).get("auth_token")
+def _environment(token: str) -> dict[str, str]:
     if not token:
-        raise ClusterError(
-            f"Secret {secret!r} in namespace {cluster.namespace!r} has no auth_token; KubeRay "
-            "writes it: see that the operator runs"
-        )
+        return {"RAY_AUTH_MODE": "disabled"}
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
 
 
@@ -161,14 +110,10 @@ def _token_command(namespace: str, secret: str) -> str:
     return f"export RAY_AUTH_TOKEN=$({read})"
 
 
-def _check_versions(place: str, dashboard: Forward, environment: Mapping[str, str]) -> None:
+def _check_versions(place: str, dashboard: Dashboard) -> None:
     """Refuse a cluster with another Ray or Python: Ray itself tells it late, or not at all."""
-    status, found = _ask_dashboard(place, dashboard, environment)
-    if status in (401, 403):
-        raise ClusterError(
-            f"Ray at {place!r} refuses the token of its Secret; the head is older than the Secret: "
-            "delete the head's pod, the operator makes it anew"
-        )
+    status, answer = dashboard.ask("GET", "/api/v0/cluster_metadata")
+    found = answer.get("data") or {}
     if status != 200:
         return  # no such question in this Ray: its client compares as well
     theirs = {"Ray": found.get("rayVersion"), "Python": _minor(found.get("pythonVersion"))}
@@ -181,27 +126,6 @@ def _check_versions(place: str, dashboard: Forward, environment: Mapping[str, st
                 f"use an environment with {what} {there}, or submit the run file with "
                 f"`eoray submit --cluster {place.rpartition('/')[2]}`"
             )
-
-
-def _ask_dashboard(
-    place: str, dashboard: Forward, environment: Mapping[str, str]
-) -> tuple[int, dict[str, Any]]:
-    token = environment.get("RAY_AUTH_TOKEN")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    connection = HTTPConnection("127.0.0.1", dashboard.port, timeout=_ANSWER_S)
-    try:
-        connection.request("GET", "/api/v0/cluster_metadata", headers=headers)
-        answer = connection.getresponse()
-        text = answer.read()
-        return answer.status, json.loads(text)["data"] if answer.status == 200 else {}
-    except (OSError, HTTPException, ValueError, KeyError) as error:
-        why = dashboard.error or str(error) or type(error).__name__
-        raise ClusterError(
-            f"the dashboard of Ray at {place!r} does not answer ({why}); see that the head runs "
-            "and that its image has ray[default]"
-        ) from error
-    finally:
-        connection.close()
 
 
 def _minor(text: str | None) -> str | None:

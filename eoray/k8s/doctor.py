@@ -243,7 +243,7 @@ def _look(
     absent: Finding | None = None,
 ) -> Iterator[Finding]:
     """Judge an object; a missing right is no fault of the cluster."""
-    from eoray.k8s.client import AbsentError, ForbiddenError
+    from eoray.k8s.refusals import AbsentError, ForbiddenError
 
     try:
         yield judge(cluster.ask("get", resource, path))

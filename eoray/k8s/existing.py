@@ -48,6 +48,11 @@ def adopt_cluster(
             f"cluster.secrets do not reach RayCluster {name!r}: its pods have the Secrets that it "
             "was made with"
         )
+    if config.cluster.network.ca.is_given:
+        tell(
+            f"cluster.network.ca does not reach RayCluster {name!r}: its pods trust what they were "
+            "made with; mount the certificates there"
+        )
     section = config.cluster.model_copy(
         update={"image": image, "ray_version": ray or config.cluster.ray_version}
     )

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from eoray.errors import ClusterError
-from eoray.k8s.client import Cluster, ForbiddenError
+from eoray.k8s.client import Cluster
 from eoray.k8s.pods import HEAD
+from eoray.k8s.refusals import ForbiddenError
 from eoray.k8s.states import State, state_of
 
 _POLL_S = 2.0

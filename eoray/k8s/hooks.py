@@ -40,7 +40,7 @@ echo "$2" > notice.new && mv notice.new notice
 left=$1
 while [ "$left" -gt 0 ]; do
   at_work=
-  for pid in $(ls fit); do kill -0 "$pid" 2>/dev/null && at_work=$pid; done
+  for file in fit/*; do kill -0 "${file##*/}" 2>/dev/null && at_work=$file; done
   [ -n "$at_work" ] || exit 0
   sleep 1; left=$((left - 1))
 done

@@ -20,6 +20,7 @@ from eoray.k8s.window import Window, move_window
 
 if TYPE_CHECKING:
     from eoray.config import ClusterSection, RunConfig
+    from eoray.k8s.healing import Healing
 
 _LOG_POLL_S = 2.0
 
@@ -108,7 +109,7 @@ class Job:
         return delete_attempt(self.cluster, self.name)
 
 
-def submit(
+def submit(  # noqa: PLR0913 - one submission, and all that may be said about it
     path: str | Path,
     overrides: Sequence[str] = (),
     *,
@@ -116,6 +117,8 @@ def submit(
     again: bool = False,
     window: Window | None = None,
     schedule: str | None = None,
+    heal: Healing | None = None,
+    dry_run: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Job:
     """Submit a run file to the cluster that its section ``cluster`` names.
@@ -129,6 +132,8 @@ def submit(
         again: Begin another attempt though one succeeded.
         window: Days that replace the run file's; the same window is the same run.
         schedule: The schedule that it belongs to.
+        heal: Read again what could not be read, instead of running it.
+        dry_run: Check everything, on the server too, and create nothing.
         tell: Called with what is going on.
 
     Raises:
@@ -139,8 +144,9 @@ def submit(
     cluster = connect(config.cluster)
     folder = Path(path).resolve().parent
     made = submit_run(
-        cluster, config, folder, stages=stages, schedule=schedule, again=again, tell=tell
-    )
+        cluster, config, folder, stages=stages, schedule=schedule, again=again, heal=heal,
+        dry_run=dry_run, tell=tell,
+    )  # fmt: skip
     return Job(cluster, made.name, made)
 
 

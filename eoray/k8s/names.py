@@ -38,16 +38,23 @@ _SLUG = 33
 _ATTEMPT = re.compile(r"(?P<key>[a-z][-a-z0-9]*-[0-9a-f]{8})-(?P<number>\d{1,3})")
 
 
-def run_key(config: RunConfig, image: str, stages: Sequence[str] = ()) -> str:
+def run_key(config: RunConfig, image: str, stages: Sequence[str] = (), *, work: str = "") -> str:
     """Name a run by what decides its results: run file, image, and the stages that were asked for.
+
+    Args:
+        config: The run.
+        image: Of its pods.
+        stages: What was asked for; () for all.
+        work: What is done, where it is not the run itself.
 
     Returns:
         At most 42 characters, a letter first.
     """
     name = config.name if config.name[0].isalpha() else f"r{config.name}"
-    content = "\n".join((config_key(config), image, *stages))
+    content = "\n".join((config_key(config), image, *([work] if work else []), *stages))
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
-    return f"{name[:_SLUG].rstrip('-')}-{digest}"
+    end = f"-{work}" if work else ""
+    return f"{name[: _SLUG - len(end)].rstrip('-')}{end}-{digest}"
 
 
 def attempt_name(key: str, number: int) -> str:

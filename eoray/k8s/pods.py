@@ -8,6 +8,7 @@ from typing import Any
 from eoray.config import ClusterSection
 from eoray.config.cluster import HeadSection, WorkerGroup
 from eoray.k8s.hooks import HEAD_GRACE_S, save_fit, stop_driver
+from eoray.k8s.network import ca_volume
 
 RUN_FOLDER = "/etc/eoray"
 """Where the run file lies in the pods."""
@@ -162,7 +163,8 @@ def _volumes(
         name = f"claim-{number}"
         volumes.append({"name": name, "persistentVolumeClaim": {"claimName": claim.claim}})
         mounts.append({"name": name, "mountPath": claim.path})
-    return volumes, mounts
+    ca_volumes, ca_mounts = ca_volume(cluster.network)
+    return [*volumes, *ca_volumes], [*mounts, *ca_mounts]
 
 
 def _cpu(cpu: float) -> str:

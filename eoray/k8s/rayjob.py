@@ -11,6 +11,7 @@ import yaml
 from eoray.errors import ConfigError
 from eoray.k8s.hooks import DRIVER_STOP_S, POD_FOLDER, RAY_STOP_S
 from eoray.k8s.names import ATTEMPT, LIFE, NAME, PART_OF, QUEUE, RUN, SCHEDULE, attempt_name
+from eoray.k8s.network import network_environment
 from eoray.k8s.pods import (
     CONTAINER_SECURITY,
     RUN_FOLDER,
@@ -21,6 +22,7 @@ from eoray.k8s.pods import (
 
 if TYPE_CHECKING:
     from eoray.config import ClusterSection, RunConfig, WorkerGroup
+    from eoray.k8s.healing import Healing
 
 API_VERSION = "ray.io/v1"
 
@@ -42,6 +44,8 @@ class Attempt:
     stages: tuple[str, ...] = ()
     schedule: str | None = None
     ray_version: str = ""
+    heal: Healing | None = None
+    """Read again what could not be read, instead of running stages."""
 
     @property
     def name(self) -> str:
@@ -90,7 +94,7 @@ def build_rayjob(attempt: Attempt, namespace: str) -> dict[str, Any]:
 def _own_cluster(attempt: Attempt) -> dict[str, Any]:
     """A cluster that comes and goes with the attempt; the run file is mounted."""
     return {
-        "entrypoint": entrypoint(attempt.stages),
+        "entrypoint": entrypoint(attempt.stages, heal=attempt.heal),
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": attempt.config.cluster.keep_seconds,
         "rayClusterSpec": _ray_cluster(attempt),
@@ -107,11 +111,12 @@ def _other_cluster(attempt: Attempt) -> dict[str, Any]:
 
     variables = {
         **_driver_environment(attempt),
+        **network_environment(attempt.config.cluster.network, is_pod=False),
         **attempt.config.cluster.env,
         RUN_VARIABLE: dump_config(attempt.config),
     }
     return {
-        "entrypoint": entrypoint(attempt.stages, f"env:{RUN_VARIABLE}"),
+        "entrypoint": entrypoint(attempt.stages, f"env:{RUN_VARIABLE}", heal=attempt.heal),
         "clusterSelector": {"ray.io/cluster": attempt.config.cluster.ray_cluster},
         "runtimeEnvYAML": yaml.safe_dump({"env_vars": variables}, sort_keys=True),
     }
@@ -176,15 +181,31 @@ def _owned(attempt: Attempt, rayjob: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def entrypoint(stages: Sequence[str], run_file: str = f"{RUN_FOLDER}/run.yaml") -> str:
-    """The driver's command; a shell on the head reads it, so nothing of the user's is in it."""
+def entrypoint(
+    stages: Sequence[str],
+    run_file: str = f"{RUN_FOLDER}/run.yaml",
+    *,
+    heal: Healing | None = None,
+) -> str:
+    """The driver's command; a shell on the head reads it, so no free text of the user's is in it.
+
+    Args:
+        stages: Some of the run's stages; () for all.
+        run_file: Where the driver finds it.
+        heal: Failed reads to try again, instead of running stages.
+
+    Raises:
+        ConfigError: A stage is unknown.
+    """
     from eoray.config import STAGES
 
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise ConfigError(f"stage {unknown[0]!r} is unknown; stages are {', '.join(STAGES)}")
-    words = ["eoray", "run", run_file, "--address", "auto", "--json"]
-    return " ".join([*words, *(f"--stage {stage}" for stage in stages)])
+    verb = "run" if heal is None else "heal"
+    words = ["eoray", verb, run_file, "--address", "auto", "--json"]
+    chosen = [f"--stage {stage}" for stage in stages] if heal is None else heal.words()
+    return " ".join([*words, *chosen])
 
 
 def _queue_labels(cluster: ClusterSection) -> dict[str, str]:
@@ -251,5 +272,6 @@ def _environment(attempt: Attempt) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # a torch that has to come from a cold disk needs longer than Ray's 30 s
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+        **network_environment(attempt.config.cluster.network),
         **attempt.config.cluster.env,
     }

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eoray.errors import ClusterError, ConfigError, ConflictError
-from eoray.k8s.client import AlreadyExistsError, Cluster, connect
+from eoray.k8s.client import Cluster, connect
 from eoray.k8s.cron import next_ticks, parse_cron, read_zone, summer_time_warnings
 from eoray.k8s.names import PART_OF, SCHEDULE
+from eoray.k8s.refusals import AlreadyExistsError
 from eoray.k8s.submitter import (
     CONTAINER,
     MANAGED_BY,

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from eoray.config import resolve_path
 from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.k8s.checks import check_rayjob, check_run
-from eoray.k8s.client import AlreadyExistsError, Cluster, ForbiddenError, RefusedError
+from eoray.k8s.client import Cluster
 from eoray.k8s.existing import adopt_cluster
 from eoray.k8s.forecast import most_cpus
 from eoray.k8s.names import ATTEMPT, RUN, run_key
 from eoray.k8s.rayjob import Attempt, build_budget, build_config_map, build_rayjob
+from eoray.k8s.refusals import AlreadyExistsError, ForbiddenError, RefusedError
 from eoray.k8s.states import State, state_of
 
 if TYPE_CHECKING:
     from eoray.config import RunConfig
+    from eoray.k8s.healing import Healing
 
 _ENDING = ("cancelling", "deleting")
 """Of an attempt that somebody ends: nothing to attach to."""
@@ -37,11 +39,12 @@ class Submission:
     name: str
     """The RayJob that stands for the run now."""
     key: str
-    what: Literal["created", "attached", "done"]
+    what: Literal["created", "attached", "done", "checked"]
+    """``checked``: it would be created, and was not."""
     state: State
 
 
-def submit_run(
+def submit_run(  # noqa: PLR0913 - one submission, and all that may be said about it
     cluster: Cluster,
     config: RunConfig,
     folder: Path,
@@ -49,6 +52,8 @@ def submit_run(
     stages: Sequence[str] = (),
     schedule: str | None = None,
     again: bool = False,
+    heal: Healing | None = None,
+    dry_run: bool = False,
     tell: Callable[[str], None] = lambda _: None,
     wait: Callable[[float], None] = time.sleep,
 ) -> Submission:
@@ -61,6 +66,8 @@ def submit_run(
         stages: Some of its stages; () for all.
         schedule: The schedule that it belongs to.
         again: Begin another attempt though one succeeded.
+        heal: Read again what could not be read, instead; a heal that has ended begins again.
+        dry_run: Check everything, on the server too, and create nothing.
         tell: Called with what is going on.
         wait: Called with seconds between questions.
 
@@ -70,7 +77,8 @@ def submit_run(
         ClusterError: The cluster cannot be reached, refuses, or has no KubeRay.
     """
     config = adopt_cluster(cluster, config, tell=tell)
-    attempt = plan_attempt(config, folder, stages=stages, schedule=schedule)
+    attempt = plan_attempt(config, folder, stages=stages, schedule=schedule, heal=heal)
+    again = again or heal is not None
     earlier = cluster.rayjobs(f"{RUN}={attempt.key}")
     if earlier:
         latest = max(earlier, key=_number)
@@ -78,13 +86,18 @@ def submit_run(
         goes_on = not state.is_finished and state.word not in _ENDING
         if goes_on or (state.word == "succeeded" and not again):
             what: Literal["attached", "done"] = "done" if state.is_finished else "attached"
-            _complete(cluster, replace(attempt, number=_number(latest)), latest, state, tell)
+            if not dry_run:
+                _complete(cluster, replace(attempt, number=_number(latest)), latest, state, tell)
             return Submission(latest["metadata"]["name"], attempt.key, what, state)
-        _wait_for_pods(cluster, attempt.key, tell, wait)
+        if not dry_run:
+            _wait_for_pods(cluster, attempt.key, tell, wait)
+            _wait_for_driver(cluster, latest, tell, wait)
         attempt = replace(attempt, number=_number(latest) + 1)
     rayjob = build_rayjob(attempt, cluster.namespace)
     check_rayjob(rayjob)
     cluster.create_rayjob(rayjob, dry_run=True)
+    if dry_run:
+        return Submission(attempt.name, attempt.key, "checked", state_of(rayjob))
     return _create(cluster, attempt, rayjob, tell)
 
 
@@ -94,17 +107,31 @@ def plan_attempt(
     *,
     stages: Sequence[str] = (),
     schedule: str | None = None,
+    heal: Healing | None = None,
 ) -> Attempt:
     """The first attempt of a run, checked, with every path as pods see it.
 
+    Args:
+        config: The run.
+        folder: Where its relative paths start.
+        stages: Some of its stages; () for all.
+        schedule: The schedule that it belongs to.
+        heal: Read again what could not be read, instead.
+
     Raises:
-        ConfigError: The run file cannot be carried out in pods.
+        ConfigError: The run file cannot be carried out in pods, or stages are asked of a heal.
     """
+    if heal is not None and stages:
+        raise ConfigError(
+            "healing and stages exclude each other, because a heal makes the cube again and what "
+            "was made of it; leave the stages out"
+        )
     check_run(config, folder)
     resolved = with_pod_paths(config, folder)
     ray = config.cluster.ray_version or _own_ray()
-    key = run_key(resolved, config.cluster.image or "", stages)
-    return Attempt(key, 1, _with_workers(resolved), tuple(stages), schedule, ray)
+    asked, work = (stages, "") if heal is None else (tuple(heal.words()), "heal")
+    key = run_key(resolved, config.cluster.image or "", asked, work=work)
+    return Attempt(key, 1, _with_workers(resolved), tuple(stages), schedule, ray, heal)
 
 
 def prune_history(cluster: Cluster, key: str, keep: int) -> list[str]:
@@ -188,6 +215,28 @@ def _wait_for_pods(
             )
         if waited == 0.0:
             tell(f"waiting for the pods of the earlier attempt to end: {names}")
+        wait(3.0)
+        waited += 3.0
+
+
+def _wait_for_driver(
+    cluster: Cluster,
+    rayjob: dict[str, Any],
+    tell: Callable[[str], None],
+    wait: Callable[[float], None],
+) -> None:
+    """Wait for the end of an attempt that has no pods of its own and was asked to stop."""
+    if "clusterSelector" not in rayjob["spec"]:
+        return
+    name, waited = rayjob["metadata"]["name"], 0.0
+    while (found := cluster.rayjob(name)) is not None and not state_of(found).is_finished:
+        if waited >= _PODS_END_S:
+            raise ConflictError(
+                f"attempt {name!r} was asked to stop and still works; wait for its end, or end it "
+                f"with `eoray delete {name}`"
+            )
+        if waited == 0.0:
+            tell(f"waiting for the driver of {name} to end")
         wait(3.0)
         waited += 3.0
 

@@ -19,6 +19,7 @@ from eoray.config.cluster import NAME_PATTERN
 from eoray.errors import ConfigError
 from eoray.k8s.checks import check_rayjob
 from eoray.k8s.names import PART_OF, SCHEDULE
+from eoray.k8s.network import ca_volume, network_environment
 from eoray.k8s.pods import CONTAINER_SECURITY, POD_SECURITY, RUN_FOLDER
 from eoray.k8s.rayjob import build_rayjob
 from eoray.k8s.submit import plan_attempt
@@ -215,6 +216,8 @@ def _job_spec(
 
 def _pod(plan: SubmitPlan, env: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     cluster, submit = plan.cluster, plan.cluster.submit
+    outside = network_environment(cluster.network)
+    volumes, mounts = ca_volume(cluster.network)
     pod: dict[str, Any] = {
         "serviceAccountName": submit.service_account,
         "automountServiceAccountToken": True,
@@ -234,6 +237,7 @@ def _pod(plan: SubmitPlan, env: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                     {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own
                     {"name": "EORAY_NAMESPACE", "valueFrom": _field("metadata.namespace")},
                     *env,
+                    *({"name": name, "value": value} for name, value in sorted(outside.items())),
                 ],
                 "resources": {
                     "requests": {"cpu": "50m", "memory": "256Mi", "ephemeral-storage": "128Mi"},
@@ -247,12 +251,14 @@ def _pod(plan: SubmitPlan, env: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "volumeMounts": [
                     {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
                     {"name": "run", "mountPath": RUN_FOLDER, "readOnly": True},
+                    *mounts,
                 ],
             }
         ],
         "volumes": [
             {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
             {"name": "run", "configMap": {"name": plan.run_file}},
+            *volumes,
         ],
     }
     empty = [key for key in ("imagePullSecrets", "nodeSelector", "tolerations") if not pod[key]]

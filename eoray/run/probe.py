@@ -129,7 +129,7 @@ def _explain(error: BaseException, what: str) -> tuple[str, str]:
         return "there is no such bucket or container", "make it, or correct `store`"
     return (
         "it cannot be reached",
-        "check `store`, endpoint, region, and the network policies or proxy of where this runs",
+        "check `store`, endpoint, region, network policies, proxy and certificates of this place",
     )
 
 

@@ -13,10 +13,11 @@ import pytest
 from kubernetes import client
 
 from eoray.config import parse_config
-from eoray.k8s.client import Cluster, ForbiddenError
+from eoray.k8s.client import Cluster
 from eoray.k8s.connect import CLIENT_PORT, open_tunnel
 from eoray.k8s.existing import adopt_cluster
 from eoray.k8s.rayjob import build_rayjob
+from eoray.k8s.refusals import ForbiddenError
 from eoray.k8s.submit import plan_attempt
 from tests.chart.release import render
 from tests.cluster.pods import restricted_pod, wait_for_phase

@@ -10,7 +10,8 @@ import pytest
 from kubernetes import client
 
 from eoray.config import RunConfig, parse_config
-from eoray.k8s.client import Cluster, ForbiddenError
+from eoray.k8s.client import Cluster
+from eoray.k8s.refusals import ForbiddenError
 from eoray.k8s.schedule import Schedule, Timetable, apply_schedule, plan_schedule
 from eoray.k8s.submitter import build_cronjob, build_job
 from eoray.k8s.window import scheduled_minute

@@ -10,9 +10,10 @@ from kubernetes import client
 
 from eoray.config import RunConfig, parse_config
 from eoray.errors import ClusterError
-from eoray.k8s.client import Cluster, RefusedError
+from eoray.k8s.client import Cluster
 from eoray.k8s.end import delete_attempt
 from eoray.k8s.rayjob import build_rayjob
+from eoray.k8s.refusals import RefusedError
 from eoray.k8s.submit import plan_attempt, submit_run
 from tests.cluster.machine import wait_until
 from tests.cluster.pods import restricted_pod, wait_for_phase

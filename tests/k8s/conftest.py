@@ -11,6 +11,7 @@ import pytest
 from eoray.config import RunConfig, parse_config
 from eoray.k8s.client import Cluster
 from tests.k8s.fake_api import FakeApi, serve
+from tests.k8s.fake_head import Dashboard, serve_dashboard
 
 RUN_FILE = """\
 version: 1
@@ -67,6 +68,13 @@ def cluster(api: FakeApi, waits: list[float]) -> Cluster:
         return ApiClient(configuration)
 
     return Cluster(connect, "maps", wait=waits.append)
+
+
+@pytest.fixture
+def dashboard() -> Iterator[Dashboard]:
+    """What answers at the dashboard's port of a head."""
+    with serve_dashboard() as told:
+        yield told
 
 
 @pytest.fixture

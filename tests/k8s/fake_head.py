@@ -1,13 +1,14 @@
-"""A Ray cluster that stays, as far as it is looked at: its objects, its dashboard's versions."""
+"""A Ray cluster that stays, as far as it is looked at: its objects, versions, and Jobs API."""
 
 from __future__ import annotations
 
 import base64
+import json
 import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,25 @@ class Dashboard:
     ray: str = version("ray")
     python: str = platform.python_version()
     port: int = 0
+    jobs: dict[str, list[str]] = field(default_factory=dict)
+    """Submission id -> its words, one for each question; the last one stays."""
+    stopped: dict[str, list[str]] = field(default_factory=dict)
+    """The same from the request to stop on."""
+    requests: list[str] = field(default_factory=list)
+    """``METHOD path`` of all requests."""
+
+    def answer(self, method: str, path: str) -> tuple[int, object]:
+        """Status and JSON for a request with the right token."""
+        if path == "/api/v0/cluster_metadata":
+            return 200, {"data": {"rayVersion": self.ray, "pythonVersion": self.python}}
+        job, _, verb = path.removeprefix("/api/jobs/").partition("/")
+        if job not in self.jobs:
+            return 404, None
+        if (method, verb) == ("POST", "stop"):
+            self.jobs[job] = self.stopped.get(job, ["STOPPED"])
+            return 200, {"stopped": True}
+        words = self.jobs[job]
+        return 200, {"submission_id": job, "status": words.pop(0) if words[1:] else words[0]}
 
 
 @contextmanager
@@ -38,13 +58,19 @@ def serve_dashboard() -> Iterator[Dashboard]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self._answer()
+
+        def do_POST(self) -> None:
+            self._answer()
+
+        def _answer(self) -> None:
+            told.requests.append(f"{self.command} {self.path}")
             wanted = None if told.token is None else f"Bearer {told.token}"
             right = self.headers.get("Authorization") == wanted
-            body = f'{{"data": {{"rayVersion": "{told.ray}", "pythonVersion": "{told.python}"}}}}'
-            known = self.path == "/api/v0/cluster_metadata"
-            self.send_response((200 if known else 404) if right else 403)
+            status, body = told.answer(self.command, self.path) if right else (403, None)
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write(body.encode())
+            self.wfile.write(json.dumps(body).encode())
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
             """Say nothing on stderr."""
@@ -61,9 +87,14 @@ def serve_dashboard() -> Iterator[Dashboard]:
         thread.join()
 
 
-def put_cluster(api: FakeApi, ports: dict[int, int], **auth: str) -> None:
+def put_cluster(api: FakeApi, ports: dict[int, int], image: str = "r/eoray", **auth: str) -> None:
     """A RayCluster ``eoray`` whose head runs, with its token; ports of the head lead to ours."""
-    spec = {"rayVersion": version("ray"), "authOptions": {"mode": "token", **auth}}
+    head = {"template": {"spec": {"containers": [{"image": image}]}}}
+    spec = {
+        "rayVersion": version("ray"),
+        "authOptions": {"mode": "token", **auth},
+        "headGroupSpec": head,
+    }
     api.put("rayclusters", {"metadata": {"name": "eoray"}, "spec": spec})
     labels = {"ray.io/cluster": "eoray", "ray.io/node-type": "head"}
     api.put("pods", {"metadata": {"name": HEAD, "labels": labels}, "status": {"phase": "Running"}})

@@ -15,7 +15,7 @@ from kubernetes import config
 
 from eoray.buckets import use_buckets
 from eoray.cli import main
-from eoray.k8s import client, forecast
+from eoray.k8s import client, forecast, kubeconfig
 from eoray.run import lease
 from tests.k8s.conftest import RUN_FILE
 from tests.k8s.fake_api import FakeApi
@@ -150,6 +150,6 @@ def test_estimate_is_made_where_somebody_reads_it(
 ) -> None:
     monkeypatch.setattr(lease, "check_free", lambda *_: "")
     monkeypatch.setattr(forecast, "forecast", lambda *_, **__: ["estimate of the test"])
-    monkeypatch.setattr(client, "is_pod", lambda: pod)
-    monkeypatch.setattr(client, "_new_client", lambda _: config.new_client_from_config())
+    monkeypatch.setattr(kubeconfig, "is_pod", lambda: pod)
+    monkeypatch.setattr(client, "new_client", lambda _: config.new_client_from_config())
     assert ("estimate of the test" in submit("cluster.namespace=maps", *arguments)[2]) is shown

@@ -12,17 +12,18 @@ from collections.abc import Iterator
 import pytest
 
 from eoray.errors import ClusterError
-from eoray.k8s.client import Cluster, ForbiddenError
+from eoray.k8s.client import Cluster
 from eoray.k8s.connect import (
     CLIENT_PORT,
-    DASHBOARD_PORT,
     _ray_environment,
     connect,
     open_tunnel,
 )
 from eoray.k8s.forward import forward_port
+from eoray.k8s.head import DASHBOARD_PORT
+from eoray.k8s.refusals import ForbiddenError
 from tests.k8s.fake_api import FakeApi
-from tests.k8s.fake_head import TOKEN, Dashboard, put_cluster, serve_dashboard
+from tests.k8s.fake_head import TOKEN, Dashboard, put_cluster
 
 
 @pytest.fixture
@@ -48,12 +49,6 @@ def echo() -> Iterator[int]:
         yield int(server.getsockname()[1])
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
-
-
-@pytest.fixture
-def dashboard() -> Iterator[Dashboard]:
-    with serve_dashboard() as told:
-        yield told
 
 
 @pytest.fixture

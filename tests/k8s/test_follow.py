@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from eoray.errors import ClusterError
-from eoray.k8s.client import Cluster, ForbiddenError
+from eoray.k8s.client import Cluster
 from eoray.k8s.follow import HeadLog, WaitTimeoutError, explain, wait_for_end
+from eoray.k8s.refusals import ForbiddenError
 from tests.k8s.fake_api import FakeApi
 
 NAME = "slovenia-01234567-1"

@@ -17,12 +17,16 @@ from tests.k8s.conftest import RUN_FILE
 RFC_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
-@given(name=st.from_regex(r"[a-z0-9][a-z0-9-]{0,39}", fullmatch=True), number=st.integers(1, 999))
+@given(
+    name=st.from_regex(r"[a-z0-9][a-z0-9-]{0,39}", fullmatch=True),
+    number=st.integers(1, 999),
+    work=st.sampled_from(["", "heal"]),
+)
 def test_any_run_name_gives_a_name_that_kuberay_takes_and_that_reads_back(
-    name: str, number: int
+    name: str, number: int, work: str
 ) -> None:
     config = parse_config(RUN_FILE.replace("name: slovenia", f"name: '{name}'"))
-    key = run_key(config, "image:1")
+    key = run_key(config, "image:1", work=work)
     made = attempt_name(key, number)
     assert len(made) <= MAX_NAME
     assert RFC_1035.fullmatch(made)

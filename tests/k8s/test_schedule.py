@@ -11,8 +11,9 @@ import yaml
 
 from eoray.config import RunConfig, parse_config
 from eoray.errors import ClusterError, ConfigError, ConflictError
-from eoray.k8s.client import Cluster, RefusedError
+from eoray.k8s.client import Cluster
 from eoray.k8s.names import run_key
+from eoray.k8s.refusals import RefusedError
 from eoray.k8s.schedule import Schedule, Timetable, apply_schedule, plan_schedule
 from eoray.k8s.submit import submit_run
 from eoray.k8s.window import Window, move_window, parse_moment

@@ -9,8 +9,9 @@ import pytest
 
 from eoray.config import RunConfig
 from eoray.errors import ClusterError, ConfigError, ConflictError
-from eoray.k8s.client import Cluster, RefusedError
+from eoray.k8s.client import Cluster
 from eoray.k8s.names import ATTEMPT, CANCELLED, LIFE, RUN
+from eoray.k8s.refusals import RefusedError
 from eoray.k8s.states import DEPLOYMENT, JOB, resolve_word
 from eoray.k8s.submit import find_attempt, plan_attempt, prune_history, submit_run
 from tests.k8s.fake_api import FakeApi

@@ -192,6 +192,27 @@ def test_render_lists_the_images_to_mirror(verb: Verb, run_file: Path) -> None:
     assert (code, out) == (0, "registry.example/eoray@sha256:0123\ntiny:1\n")
 
 
+@pytest.mark.parametrize("submit", [(), ("cluster.submit.image=tiny:1",)])
+def test_images_to_mirror_are_those_of_all_that_is_rendered(
+    verb: Verb, run_file: Path, submit: tuple[str, ...]
+) -> None:
+    groups = "cluster.workers=[{name: a}, {name: gpu, gpus: 1}]"
+    given = (run_file, groups, "cluster.deadline_minutes=9", *submit)
+    used: set[str] = set()
+    for options in ((), ("--rayjob",), ("--cron", "0 3 * * 1")):
+        for body in yaml.safe_load_all(verb("render", *given, *options)[1]):
+            used |= images_in(body)
+    assert sorted(used) == verb("render", *given, "--images")[1].split()
+
+
+def images_in(value: Any) -> set[str]:
+    """Images of all containers anywhere in an object."""
+    if isinstance(value, dict):
+        own = {value["image"]} if isinstance(value.get("image"), str) else set()
+        return own.union(*map(images_in, value.values()))
+    return set().union(*map(images_in, value)) if isinstance(value, list) else set()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -1,0 +1,81 @@
+"""What an API server says no to, as errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from eoray.errors import ClusterError
+
+
+class AlreadyExistsError(ClusterError):
+    """An object of this name stands there."""
+
+
+class AbsentError(ClusterError):
+    """There is no object of this name."""
+
+
+class ForbiddenError(ClusterError):
+    """The caller has no right to this."""
+
+
+class RefusedError(ClusterError):
+    """The server refuses what it was given."""
+
+
+class NotServedError(ClusterError):
+    """The server knows no objects of this kind."""
+
+
+def explain(error: Any, verb: str, resource: str, namespace: str) -> Exception:
+    """The error that says what to do about an answer of the server.
+
+    Args:
+        error: The client library's ``ApiException``.
+        verb: Such as ``create``.
+        resource: Such as ``rayjobs``.
+        namespace: Where.
+    """
+    said, reason = _said(error)
+    where = f"{verb} {resource} in namespace {namespace!r}"
+    if error.status in (401, 403):
+        return _explain_right(error.status, said, verb, resource, namespace)
+    if error.status == 404 and reason == "NotFound":
+        return AbsentError(f"cannot {where}: {said}")
+    if error.status == 404:  # the path itself is unknown, not an object
+        return NotServedError(
+            f"this cluster serves no {resource} ({said}); install the KubeRay operator 1.6 or "
+            "newer with its CRDs"
+        )
+    if reason == "AlreadyExists":
+        return AlreadyExistsError(f"cannot {where}: {said}; submit again to attach to it")
+    if error.status in (400, 409, 413, 422):
+        return RefusedError(
+            f"the cluster refuses to {where}: {said}; mend `cluster` in the run file"
+        )
+    return ClusterError(f"the Kubernetes API failed to {where}: {error.status} {said}; try again")
+
+
+def _explain_right(
+    status: int, said: str, verb: str, resource: str, namespace: str
+) -> ClusterError:
+    """Tell a missing right from what quotas and policies refuse with the same status."""
+    where = f"{verb} {resource} in namespace {namespace!r}"
+    if status == 401:
+        return ClusterError(f"the Kubernetes API does not know you ({where}); log in again")
+    if "exceeded quota" in said or "violates PodSecurity" in said:
+        return RefusedError(f"the cluster refuses to {where}: {said}; ask whoever sets its limits")
+    return ForbiddenError(
+        f"you may not {where} ({said}); ask for the role eoray-user there, and check with: "
+        f"kubectl auth can-i {verb} {resource} -n {namespace}"
+    )
+
+
+def _said(error: Any) -> tuple[str, str]:
+    """(message, reason) of the server's Status object."""
+    try:
+        body = json.loads(error.body)
+        return str(body.get("message", "")), str(body.get("reason", ""))
+    except (TypeError, ValueError, AttributeError):
+        return " ".join(str(error.body or error.reason).split())[:200], ""
