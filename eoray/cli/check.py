@@ -22,10 +22,17 @@ def check(
         bool, typer.Option("--quick", help="From the ledger alone, without reading pixels.")
     ] = False,
     source: Annotated[
-        bool, typer.Option("--source", help="Compare random windows with the source files, too.")
+        bool,
+        typer.Option(
+            "--source",
+            help="Compare random windows with the source files, too, and granules that overlap.",
+        ),
     ] = False,
     sample: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Windows that --source compares.")
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Windows that --source compares, and dates with overlaps."
+        ),
     ] = 20,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -37,10 +44,18 @@ def check(
 
         result = check_cube(cube, quick=quick).to_dict()
         if source:
+            from eoray.reading.overlaps import summarise_overlaps
+            from eoray.run.overlaps import measure_overlaps
             from eoray.run.source_check import check_source
 
             compared = check_source(cube, samples=sample)
-            result["source"] = compared.to_dict()
+            overlaps, unread = measure_overlaps(cube, samples=sample)
+            result["source"] = {
+                **compared.to_dict(),
+                "overlaps": [overlap.to_dict() for overlap in overlaps],
+                "overlap_bands": summarise_overlaps(overlaps),
+            }
+            result["source"]["unread"] += unread
             result["problems"] += compared.problems
             result["ok"] &= not compared.problems
         return result
@@ -64,6 +79,7 @@ def _summarise(result: Result) -> str:
         )
     if "source" in result:
         lines.append(f"{'source':<13} {_compared(result['source'])}")
+        lines += _overlaps(result["source"])
     lines += _holes(result.get("holes", ()))
     return "\n".join([*lines, *(f"- {problem}" for problem in result.get("problems", ()))])
 
@@ -77,6 +93,17 @@ def _verdict(result: Result) -> str:
 def _compared(source: Mapping[str, Any]) -> str:
     unread = f", {len(source['unread'])} could not be read now" if source["unread"] else ""
     return f"{source['values']} values in {source['samples']} windows compared{unread}"
+
+
+def _overlaps(source: Mapping[str, Any]) -> list[str]:
+    """How far granules of one date differ where both are clear: what a seam shows."""
+    bands = ", ".join(
+        f"{band} {one['shift'] / 1e4:.4f}" for band, one in source["overlap_bands"].items()
+    )
+    if not bands:
+        return []
+    dates = max(int(one["datatakes"]) for one in source["overlap_bands"].values())
+    return [f"{'granules':<13} differ by {bands}, dates compared: {dates}"]
 
 
 def _holes(letters: Sequence[Mapping[str, Any]]) -> list[str]:

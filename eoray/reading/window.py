@@ -31,7 +31,7 @@ from eoray.reading.reasons import MismatchError, detail_of, host_of, reason_of
 from eoray.reading.requests import Pace, Patience, UnreachableError, is_down, one_turn
 from eoray.reading.usage import READS, ReadUsage
 from eoray.reading.warp import can_warp, warp
-from eoray.sentinel2 import native_resolution_m
+from eoray.sentinel2 import BANDS, native_resolution_m
 
 if TYPE_CHECKING:
     from eoray.catalog.scene import BandAsset, Scene
@@ -45,6 +45,15 @@ def asset_resolution_m(asset: BandAsset) -> int:
 def is_congruent(asset: BandAsset, resolution_m: int, zone: Zone = 1) -> bool:
     """Tell whether an asset's pixels are pixels of a lattice of its CRS (southern relabelled)."""
     return lattice_of(zone).misfit_px(asset.transform, resolution_m) == (0.0, 0.0)
+
+
+def is_copied(scene: Scene, zone: Zone) -> bool:
+    """Tell whether all bands and SCL of a scene are copied to a lattice, none resampled."""
+    lattice = lattice_of(zone)
+    assets = [asset for asset in scene.assets if asset.band in (*BANDS, "SCL")]
+    levels = [lattice.level(asset_resolution_m(asset)) for asset in assets]
+    pairs = zip(assets, levels, strict=True)
+    return scene.grid_epsg == lattice.epsg and all(is_congruent(a, m, zone) for a, m in pairs)
 
 
 def check_congruent(

@@ -21,8 +21,8 @@ from eoray.cube.read import CubeReader, CubeSource
 from eoray.errors import EorayError, StoreError
 from eoray.grid import PixelWindow
 from eoray.reading.gdal import GdalFile
-from eoray.reading.window import asset_resolution_m, file_offset, is_congruent
-from eoray.sentinel2 import BANDS, FILL, REFLECTANCE_MAX, Quality, Scl
+from eoray.reading.window import file_offset, is_copied
+from eoray.sentinel2 import FILL, REFLECTANCE_MAX, Quality, Scl
 
 if TYPE_CHECKING:
     from eoray.catalog.scene import BandAsset, Scene
@@ -89,7 +89,7 @@ def check_source(url: str, *, samples: int = SAMPLES, seed: int = 0) -> SourceRe
         StoreError: There is no cube, or no run whose items were frozen beside it.
     """
     reader = CubeReader(CubeSource(url))
-    places = _places(url, reader)
+    places = places_of(url, reader)
     if not places:
         raise StoreError(
             f"the store {url!r} holds no scenes whose items are known; they are frozen in _eoray "
@@ -110,7 +110,7 @@ def check_source(url: str, *, samples: int = SAMPLES, seed: int = 0) -> SourceRe
     return report
 
 
-def _places(url: str, reader: CubeReader) -> list[tuple[SceneRow, Tile]]:
+def places_of(url: str, reader: CubeReader) -> list[tuple[SceneRow, Tile]]:
     """Tiles and dates that hold an observation, with the scenes of the run that made them."""
     found: dict[tuple[str, str], tuple[SceneRow, Tile]] = {}
     ledgers = {zone: reader.ledger("s2", zone) for zone in reader.zones("s2")}
@@ -151,7 +151,7 @@ def _compare(
 
     window = _window_of_valid(tile, stored, chance)
     quality = stored("quality", window, lattice.coarse)
-    scenes = [s for s in row.scenes if s.grid_epsg == lattice.epsg and _is_copied(s, tile)]
+    scenes = [s for s in row.scenes if is_copied(s, tile.zone)]
     number, scl = _choose(scenes, tile, window)
     _note(report, row, tile, "SCL", scl, stored("scl", window, lattice.coarse),
           (quality & np.uint8(_SKIPPED)) == 0)  # fmt: skip
@@ -182,13 +182,6 @@ def _window_of_valid(tile: Tile, stored: _Stored, chance: random.Random) -> Pixe
     top = min(max(0, row - EDGE_PX // 2), whole.height - EDGE_PX)
     left = min(max(0, col - EDGE_PX // 2), whole.width - EDGE_PX)
     return PixelWindow(whole.row_off + top, whole.col_off + left, EDGE_PX, EDGE_PX)
-
-
-def _is_copied(scene: Scene, tile: Tile) -> bool:
-    assets = [a for a in scene.assets if a.band in (*BANDS, "SCL")]
-    levels = [tile.lattice.level(asset_resolution_m(asset)) for asset in assets]
-    pairs = zip(assets, levels, strict=True)
-    return all(is_congruent(asset, level, tile.zone) for asset, level in pairs)
 
 
 def _choose(

@@ -75,6 +75,7 @@ def test_check_prints_what_was_compared(made: Path, capsys: pytest.CaptureFixtur
     said = capsys.readouterr().out
     assert "as its ledger and its source say" in said
     assert re.search(r"source +\d+ values in 3 windows compared\n", said)
+    assert re.search(r"granules +differ by B04 0\.00\d\d, B12 0\.00\d\d, dates compared: 2\n", said)
 
 
 def test_files_that_are_gone_prove_nothing(made: Path, tmp_path: Path) -> None:
