@@ -1,6 +1,6 @@
 # Everything a developer or CI runs. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test services shell test-slow test-cluster test-all chart manifests locks image bench demo clean
+.PHONY: help setup lint types test services shell test-slow test-cluster test-all chart manifests locks image bench bench-read demo clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -71,8 +71,11 @@ image: ## one image: TARGET=submit|cpu|gpu BASE=python:3.12-slim-bookworm@sha256
 	docker build --file deploy/Dockerfile --target $(TARGET) --build-arg BASE=$(BASE) --tag $(TAG) .
 
 bench: $(STAMP) ## run the benchmarks in benchmarks/, one after the other
-	set -e; for script in $$(find benchmarks -name 'bench_*.py' | sort); do \
+	set -e; for script in $$(find benchmarks -name 'bench_*.py' ! -name bench_read.py | sort); do \
 		echo "== $$script"; $(BIN)/python $$script; done
+
+bench-read: $(STAMP) ## reading against odc-stac, stackstac and rasterio, 20 minutes: benchmarks/read/results.json
+	$(BIN)/python benchmarks/read/bench_read.py --out benchmarks/read/results.json
 
 demo: $(STAMP) ## catalogue to cube, model, map, change and report, offline, through local Ray
 	$(BIN)/eoray demo --ray --out $(DEMO_OUT)

@@ -253,6 +253,10 @@ def object_store(url: str, *, max_retries: int | None = None) -> obstore.store.O
 
     from eoray.buckets import obstore_options
 
+    if urlparse(url).scheme in ("http", "https"):
+        raise StoreError(
+            f"{url!r} can only be read; write outputs to a folder, s3://, gs:// or az://"
+        )
     if urlparse(url).scheme not in _OBJECT_SCHEMES:
         raise StoreError(
             f"store {url!r} has no scheme that eoray knows; use a folder, s3://, gs:// or az://"
@@ -297,6 +301,8 @@ def icechunk_storage(url: str) -> icechunk.Storage:
     bucket, prefix = parsed.netloc, parsed.path.strip("/")
     if parsed.scheme == "s3":
         return icechunk.s3_storage(bucket=bucket, prefix=prefix, **icechunk_options(url))
+    if parsed.scheme in ("http", "https"):
+        return icechunk.http_storage(url)  # to be read only
     if parsed.scheme == "gs":
         return icechunk.gcs_storage(bucket=bucket, prefix=prefix, from_env=True)
     if parsed.scheme == "az":
@@ -306,7 +312,10 @@ def icechunk_storage(url: str) -> icechunk.Storage:
         return icechunk.azure_storage(
             account=account, container=bucket, prefix=prefix, from_env=True
         )
-    raise StoreError(f"a repository cannot lie at {url!r}; use a folder, s3://, gs:// or az://")
+    raise StoreError(
+        f"a repository cannot lie at {url!r}; use a folder, s3://, gs:// or az://, or https:// for "
+        "one that is only read"
+    )
 
 
 def _parent(url: str) -> str:

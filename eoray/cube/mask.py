@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
+import numba
 import numpy as np
 
-from eoray.sentinel2 import Mask, Scl
+from eoray.sentinel2 import Mask, Quality, Scl
 
 _BITS = {
     Scl.NO_DATA: Mask.INVALID,
@@ -115,7 +116,8 @@ def mask_scl(
         lut[scl_class] = int(_BITS.get(scl_class, Mask.OTHER))
     lut[list(recipe.clear)] = 0
     mask: np.ndarray = lut[scl]
-    cloud, shadow = np.isin(scl, (Scl.CLOUD_MEDIUM, Scl.CLOUD_HIGH)), scl == Scl.CLOUD_SHADOW
+    cloud = (scl == Scl.CLOUD_MEDIUM) | (scl == Scl.CLOUD_HIGH)
+    shadow = scl == Scl.CLOUD_SHADOW
     _dilate(mask, cloud, shadow, recipe, ground_m)
     mask[scl == Scl.NO_DATA] = int(Mask.INVALID)  # nothing to say about what nobody saw
     return mask
@@ -167,11 +169,81 @@ def mask_learned(
 
 def grow(core: np.ndarray, radius: float, pixel: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
     """Grow a region by a Euclidean distance, in units of the (y, x) edges of a pixel."""
-    from scipy.ndimage import distance_transform_edt
-
     if radius <= 0 or not core.any():
         return core
-    return np.asarray(distance_transform_edt(~core, sampling=pixel) <= radius)
+    reach_y, reach_x = (math.floor(radius / size) + 1 for size in pixel)
+    if reach_x >= _FAR:
+        from scipy.ndimage import distance_transform_edt
+
+        return np.asarray(distance_transform_edt(~core, sampling=pixel) <= radius)
+    dy, dx = np.arange(reach_y + 1) * pixel[0], np.arange(reach_x + 1) * pixel[1]
+    within = np.sqrt((dy * dy)[:, None] + (dx * dx)[None, :]) <= radius
+    out = np.zeros(core.shape, np.bool_)
+    _grow(np.ascontiguousarray(core), within.sum(axis=1) - 1, out)
+    return out
+
+
+_NO_DATA = int(Quality.NO_DATA)
+
+_FAR = 255
+"""Columns to the nearest pixel of a region, where it is that far or farther."""
+
+
+@numba.njit(nogil=True, cache=True)
+def _grow(core: np.ndarray, reach: np.ndarray, out: np.ndarray) -> None:
+    """Set what lies within ``reach[rows away]`` columns of the region; -1 for none."""
+    height, width = core.shape
+    away = np.empty((height, width), np.uint8)
+    for r in range(height):
+        steps = _FAR
+        for c in range(width):
+            steps = 0 if core[r, c] else min(_FAR, steps + 1)
+            away[r, c] = steps
+        for c in range(width - 1, -1, -1):
+            steps = 0 if core[r, c] else min(_FAR, steps + 1)
+            away[r, c] = min(away[r, c], steps)
+    for r in range(height):
+        for other in range(max(0, r - len(reach) + 1), min(height, r + len(reach))):
+            most = reach[abs(other - r)]
+            if most >= 0:
+                for c in range(width):
+                    out[r, c] |= away[other, c] <= most
+
+
+def count_pixels(quality: np.ndarray, mask: np.ndarray) -> tuple[int, int]:
+    """Count pixels that hold data, and those of them that are masked.
+
+    Args:
+        quality: Dims (y, x), uint8 of ``Quality`` bits.
+        mask: Dims (y, x), uint8 of ``Mask`` bits, as fine or coarser by a whole factor.
+    """
+    valid, masked = _count(quality, mask, len(quality) // len(mask))
+    return int(valid), int(masked)
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(quality: np.ndarray, mask: np.ndarray, factor: int) -> tuple[int, int]:
+    valid = masked = 0
+    width = quality.shape[1]
+    covered = np.empty(width, np.uint8)
+    for r in range(quality.shape[0]):
+        if r % factor == 0:
+            for c in range(width):
+                covered[c] = mask[r // factor, c // factor] != 0
+        here = under = np.uint32(0)
+        for c in range(width):
+            holds = np.uint32((quality[r, c] & _NO_DATA) == 0)
+            here += holds
+            under += holds & np.uint32(covered[c])
+        valid += here
+        masked += under
+    return valid, masked
+
+
+def warm_up() -> None:
+    """Compile the kernels, or load them from numba's cache on disk."""
+    grow(np.ones((1, 1), np.bool_), 1.0)
+    count_pixels(*np.zeros((2, 1, 1), np.uint8))
 
 
 def clear_classes(classes: Iterable[int]) -> tuple[int, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from eoray.cube.mask import (
     LEARNED_HALO_PX,
     CloudClassifier,
     MaskRecipe,
+    count_pixels,
     mask_learned,
     mask_scl,
 )
@@ -36,14 +38,18 @@ from eoray.grid import (
     Tile,
     lattice_of,
 )
+from eoray.reading.choice import Choice, choose
 from eoray.reading.cog import BlockMemory
-from eoray.reading.mosaic import FailedRead, Mosaic, ReadOptions, read_mosaic
+from eoray.reading.mosaic import FailedRead, Mosaic, ReadOptions, read_chosen
 from eoray.sentinel2 import FILL, SCALE, WAVELENGTHS_UM, Mask, Quality, Scl, native_resolution_m
 
 PRODUCT = "s2"
 
 PART_COLS = 2
 """Tiles that are held at once: memory is then the same for any size of area."""
+
+type _Part = tuple[Block, Mapping[Tile, str]]
+"""What is read at once, and the sources of its tiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,26 +180,37 @@ class SceneWorker:
             context=() if self.clouds is None else self.clouds.bands,
         )
         parts = list(parts_of(row))
-        memory = BlockMemory(reach=len({part.col for part, _ in parts}))
+        # while a part is encoded, the next one is read, and the scene classification of the one
+        # behind it: one wait for the server instead of three
+        with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+            choices = ahead(self._choose(row, parts, options), first)
+            mosaics = ahead(_read(parts, choices), second)
+            for (part, tiles), mosaic in zip(parts, mosaics, strict=True):
+                yield from self._cut(row, part, tiles, mosaic)
+
+    def _choose(
+        self, row: SceneRow, parts: Sequence[_Part], options: ReadOptions
+    ) -> Iterator[tuple[Choice, ReadOptions]]:
+        """Read the scene classification of each part."""
+        memory = _memory_of(parts)
         for part, tiles in parts:
-            yield from self._part(row, part, tiles, options, memory)
+            given = replace(options, halo_px=self._halo(part, tiles))
+            yield choose(row.scenes, part, given, memory), given
             memory.next_part()
 
-    def _part(
-        self,
-        row: SceneRow,
-        part: Block,
-        tiles: Mapping[Tile, str],
-        options: ReadOptions,
-        memory: BlockMemory,
+    def _halo(self, part: Block, tiles: Iterable[Tile]) -> int:
+        """Pixels of SCL around a part that its masks look at."""
+        ground = {part.lattice.ground_m(tile.row, tile.col) for tile in tiles}
+        halo = max(self.recipe.mask.halo_at(size) for size in ground)
+        return halo if self.clouds is None else max(halo, LEARNED_HALO_PX)
+
+    def _cut(
+        self, row: SceneRow, part: Block, tiles: Mapping[Tile, str], mosaic: Mosaic
     ) -> Iterator[TileResult]:
-        """Read a few tiles."""
+        """Mask a part and cut it into tiles."""
         recipe, lattice = self.recipe.mask, part.lattice
         ground = {tile: lattice.ground_m(tile.row, tile.col) for tile in tiles}
-        halo = max(recipe.halo_at(size) for size in ground.values())
-        if self.clouds is not None:
-            halo = max(halo, LEARNED_HALO_PX)
-        mosaic = read_mosaic(row.scenes, part, replace(options, halo_px=halo), memory)
+        halo = self._halo(part, tiles)
         inside = np.s_[halo:-halo, halo:-halo]
         masks = {}
         if self.clouds is None:
@@ -249,6 +266,29 @@ def _fit(values: np.ndarray, frame: PixelWindow, window: PixelWindow, fill: int)
     return out
 
 
+def ahead[T](items: Iterator[T], pool: ThreadPoolExecutor) -> Iterator[T]:
+    """Yield items; while one is used, the next is made in a pool of one thread."""
+    end = object()
+    coming = pool.submit(next, items, end)
+    while (item := coming.result()) is not end:
+        coming = pool.submit(next, items, end)
+        yield cast("T", item)
+
+
+def _read(
+    parts: Sequence[_Part], choices: Iterable[tuple[Choice, ReadOptions]]
+) -> Iterator[Mosaic]:
+    """Read the bands of each part."""
+    memory = _memory_of(parts)
+    for choice, options in choices:
+        yield read_chosen(choice, options, memory)
+        memory.next_part()
+
+
+def _memory_of(parts: Sequence[_Part]) -> BlockMemory:
+    return BlockMemory(reach=len({part.col for part, _ in parts}))
+
+
 def row_parts(row: SceneRow) -> list[Block]:
     """What a row is read in, one after the other."""
     return [part for part, _ in parts_of(row)]
@@ -283,7 +323,7 @@ def _cut(
     levels = [m for m in tile.lattice.levels if f"{m}m/reflectance" in arrays]
     finest = levels[0] if levels else tile.lattice.coarse
     quality = arrays[f"{finest}m/quality"]
-    n_valid = int(((quality & np.uint8(Quality.NO_DATA)) == 0).sum())
+    n_valid, n_masked = count_pixels(quality, arrays[f"{tile.lattice.coarse}m/mask"])
     status = DONE_WITH_HOLES if holes else DONE if n_valid else NO_SCENE
     return TileResult(
         tile,
@@ -293,17 +333,10 @@ def _cut(
         n_valid,
         len(holes),
         source,
-        n_masked=_count_masked(quality, arrays[f"{tile.lattice.coarse}m/mask"]),
+        n_masked=n_masked,
         n_reads=mosaic.reads.get(tile, 0),
         holes=holes,
     )
-
-
-def _count_masked(quality: np.ndarray, mask: np.ndarray) -> int:
-    """Valid pixels under a mask that is as fine, or coarser by a whole factor."""
-    factor = len(quality) // len(mask)
-    unclear = (mask != 0).repeat(factor, axis=0).repeat(factor, axis=1)
-    return int((unclear & ((quality & np.uint8(Quality.NO_DATA)) == 0)).sum())
 
 
 def _hole(failure: FailedRead) -> Hole:
@@ -320,13 +353,16 @@ def _hole(failure: FailedRead) -> Hole:
 def _paste(
     values: np.ndarray, frame: PixelWindow, tile: Tile, resolution_m: int, fill: int
 ) -> np.ndarray:
+    """The tile's part of a frame: a view where the frame holds all of it."""
     factor = tile.lattice.coarse // resolution_m
     px = tile_px(resolution_m, tile.zone)
-    out = np.full((*values.shape[:-2], px, px), fill, values.dtype)
     window = tile.window(resolution_m)
     top, left = frame.row_off * factor, frame.col_off * factor
     r0, r1 = max(window.row_off, top), min(window.row_off + px, top + frame.height * factor)
     c0, c1 = max(window.col_off, left), min(window.col_off + px, left + frame.width * factor)
+    if (r1 - r0, c1 - c0) == (px, px):
+        return values[..., r0 - top : r1 - top, c0 - left : c1 - left]
+    out = np.full((*values.shape[:-2], px, px), fill, values.dtype)
     if r0 < r1 and c0 < c1:
         out[
             ...,

@@ -66,11 +66,15 @@ def encode_shard(values: np.ndarray, fill: float) -> bytes | None:
     index = np.full((math.prod(len(step) for step in steps), 2), ABSENT, "<u8")
     parts: list[bytes] = []
     offset = 0
+    zeros = b""
     for slot, (row, col) in enumerate(product(*steps)):
         chunk = values[..., row : row + edge, col : col + edge]
         if is_fill(chunk, fill):
             continue
-        data = encoder.encode(np.ascontiguousarray(chunk))
+        if is_fill(chunk, 0):  # flags and masks are mostly zeros
+            data = zeros = zeros or encoder.encode(np.ascontiguousarray(chunk))
+        else:
+            data = encoder.encode(np.ascontiguousarray(chunk))
         index[slot] = offset, len(data)
         offset += len(data)
         parts.append(data)
@@ -82,6 +86,9 @@ def encode_shard(values: np.ndarray, fill: float) -> bytes | None:
 
 def is_fill(values: np.ndarray, fill: float) -> bool:
     """True where every value is the fill value, NaN included."""
+    first = values[(0,) * values.ndim] if values.size else fill
+    if first != fill and not (math.isnan(fill) and np.isnan(first)):
+        return False  # most tiles hold data from their first pixel on
     return bool((np.isnan(values) if math.isnan(fill) else values == fill).all())
 
 

@@ -51,6 +51,7 @@ LEDGER_FILLS = {"source": -1}
 _OF_MASKS = ("n_masked",)
 """Arrays of products with a mask alone; cubes from before they were counted lack them."""
 _COORD_CHUNK = 4096
+_TIME_UNITS = {"units": "milliseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 
 
 def open_repository(url: str, *, create: bool = False) -> icechunk.Repository:
@@ -237,11 +238,16 @@ def _create_space(group: ZarrGroup, zone: Zone, resolution_m: int) -> None:
             dtype="f8",
             dimension_names=[name],
             compressors=BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
+            attributes=_axis_attributes(name, lattice.epsg),
         )
-        array.attrs.update(_axis_attributes(name, lattice.epsg))
         array[:] = values
-    reference = group.create_array("spatial_ref", shape=(), dtype="i4", dimension_names=[])
-    reference.attrs.update(_spatial_reference(lattice, resolution_m))
+    reference = group.create_array(
+        "spatial_ref",
+        shape=(),
+        dtype="i4",
+        dimension_names=[],
+        attributes=_spatial_reference(lattice, resolution_m),
+    )
     reference[...] = 0
 
 
@@ -346,17 +352,16 @@ def _append_time(
         target.resize((total, *target.shape[1:]))
     _check_columns(group, entries)
     times = np.array([np.datetime64(e.time.rstrip("Z"), "ms") for e in entries]).astype("i8")
-    if "time" not in group:
-        attrs = {"units": "milliseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
-        _put_coord(group, "time", "time", times[:0], attrs)
-    extend_coord(group, "time", times)
+    columns: dict[str, np.ndarray] = {"time": times}
     for name in entries[0].columns:
         values = np.array([e.columns[name] for e in entries])
-        if values.dtype.kind == "U":
-            values = values.astype(object)
-        if name not in group:
-            _put_coord(group, name, "time", values[:0], {})
-        extend_coord(group, name, values)
+        columns[name] = values.astype(object) if values.dtype.kind == "U" else values
+    is_new = "time" not in group
+    for name, values in columns.items():
+        if is_new:
+            _put_coord(group, name, "time", values, _TIME_UNITS if name == "time" else {})
+        else:
+            extend_coord(group, name, values)
     coordinates = " ".join(["spatial_ref", *sorted(entries[0].columns)])
     for array in part.arrays:
         if group[array.name].attrs.get("coordinates") != coordinates:
@@ -390,8 +395,8 @@ def _put_coord(
         chunks=(_COORD_CHUNK,),
         dtype=str if is_text else values.dtype,
         dimension_names=[dim],
+        attributes=dict(attrs),
     )
-    array.attrs.update(dict(attrs))
     if len(values):
         array[:] = values
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from eoray.sentinel2 import DN_NODATA, DN_SATURATED, FILL, REFLECTANCE_MAX, Quality
 
-_SATURATED = int(Quality.SATURATED)
+_SATURATED, _NO_DATA = int(Quality.SATURATED), int(Quality.NO_DATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,34 @@ def place_band(
     _place(dn, dn_offset, share.index, share.number, share.factor, corner, (target, quality))
 
 
+def mark_empty(reflectance: np.ndarray, quality: np.ndarray) -> None:
+    """Set the no-data bit where no band holds a value.
+
+    Args:
+        reflectance: Dims (band, y, x), int16, at least one band.
+        quality: Bits, dims (y, x), uint8, written.
+    """
+    _mark_empty(reflectance, quality)
+
+
+@numba.njit(nogil=True, cache=True)
+def _mark_empty(reflectance: np.ndarray, quality: np.ndarray) -> None:
+    n_bands, height, width = reflectance.shape
+    for r in range(height):
+        empty = np.full(width, _NO_DATA, np.uint8)
+        for band in range(n_bands):
+            for c in range(width):
+                empty[c] *= reflectance[band, r, c] == FILL
+        for c in range(width):
+            quality[r, c] |= empty[c]
+
+
 def warm_up() -> None:
-    """Compile the kernel, or load it from numba's cache on disk."""
+    """Compile the kernels, or load them from numba's cache on disk."""
     share = Share(np.zeros((1, 1), np.int16), 0, 1)
     planes = np.zeros((1, 1), np.int16), np.zeros((1, 1), np.uint8)
     place_band(np.ones((1, 1), np.uint16), 0, share, (0, 0), *planes)
+    mark_empty(planes[0][None], planes[1])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -68,17 +91,40 @@ def _place(
     corner: tuple[int, int],
     out: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    target, quality = out
-    for r in range(dn.shape[0]):
+    """Run by run of the pixels that the scene has in a row: whole vectors at once."""
+    height, width = dn.shape
+    for r in range(height):
         row = r + corner[0]
-        for c in range(dn.shape[1]):
-            col = c + corner[1]
-            if index[row // factor, col // factor] != number:
-                continue
-            value = np.int32(dn[r, c])
-            if value == DN_NODATA:
-                target[row, col] = FILL
-                continue
-            if value == DN_SATURATED:
-                quality[row, col] |= _SATURATED
-            target[row, col] = min(value + dn_offset, REFLECTANCE_MAX)
+        chosen = index[row // factor]
+        at = 0
+        while at < width:
+            col = (at + corner[1]) // factor
+            is_ours = chosen[col] == number
+            end = col + 1
+            last = (width + corner[1] - 1) // factor
+            while end <= last and (chosen[end] == number) == is_ours:
+                end += 1
+            stop = min(width, end * factor - corner[1])
+            if is_ours:
+                left = at + corner[1]
+                _place_run(
+                    dn[r, at:stop],
+                    dn_offset,
+                    out[0][row, left : stop + corner[1]],
+                    out[1][row, left : stop + corner[1]],
+                )
+            at = stop
+
+
+@numba.njit(nogil=True, cache=True)
+def _place_run(dn: np.ndarray, dn_offset: int, target: np.ndarray, quality: np.ndarray) -> None:
+    largest = 0
+    for i in range(len(dn)):  # no branch: the compiler makes vectors of it
+        value = np.int32(dn[i])
+        largest = max(largest, value)
+        shifted = min(value + np.int32(dn_offset), np.int32(REFLECTANCE_MAX))
+        target[i] = np.int16(FILL) if value == DN_NODATA else np.int16(shifted)
+    if largest == DN_SATURATED:
+        for i in range(len(dn)):
+            if dn[i] == DN_SATURATED:
+                quality[i] |= _SATURATED

@@ -18,7 +18,7 @@ from eoray.errors import ReadError
 from eoray.grid import Block, Lattice, PixelWindow, Tile
 from eoray.reading.choice import Choice, centre_of, choose, without_halo
 from eoray.reading.gdal import io_pool
-from eoray.reading.harmonise import Share, place_band
+from eoray.reading.harmonise import Share, mark_empty, place_band
 from eoray.reading.window import (
     Engine,
     is_congruent,
@@ -113,8 +113,18 @@ def read_mosaic(
         GridError: A granule of this zone does not fit the lattice and ``warp`` is off.
         ReadError: A read failed and ``raise_errors`` is on.
     """
-    choice = choose(scenes, block, options, memory)
-    halo = options.halo_px
+    return read_chosen(choose(scenes, block, options, memory), options, memory, window)
+
+
+def read_chosen(
+    choice: Choice,
+    options: ReadOptions,
+    memory: BlockMemory | None = None,
+    window: PixelWindow | None = None,
+) -> Mosaic:
+    """Read the bands where their scenes were chosen; see ``read_mosaic``."""
+    block, halo = choice.block, options.halo_px
+    choice.memory = memory
     core = np.ascontiguousarray(without_halo(choice.index, halo))
     bits = _known_bits(choice, core, options.bands)
     failed = [
@@ -129,8 +139,10 @@ def read_mosaic(
     for resolution_m, values in layers.reflectance.items():
         # without a band of this pixel the scene classification alone tells
         factor = block.lattice.coarse // resolution_m
-        nothing = (values == FILL).all(axis=0) if len(values) else _upsample(core < 0, factor)
-        layers.quality[resolution_m][nothing] |= np.uint8(Quality.NO_DATA)
+        if len(values):
+            mark_empty(values, layers.quality[resolution_m])
+        else:
+            layers.quality[resolution_m][_upsample(core < 0, factor)] |= np.uint8(Quality.NO_DATA)
     reads = dict(_count_reads(choice, core, failed, len(options.bands)))
     failed += _only_new(more, failed)
     used = sorted({choice.scenes[n].item_id for n in np.unique(core) if n >= 0})
@@ -155,7 +167,9 @@ def _read_layers(
     reach: int = 0,
 ) -> tuple[_Layers, list[FailedRead]]:
     """Read bands where their scenes were chosen; ``reach`` pixels around a tile are its own."""
-    layers = _layers(bits, bands, choice.block.lattice)
+    # every pixel is written by the one scene that it takes: no need to fill before
+    covered = options.read is None and bool((core >= 0).all())
+    layers = _layers(bits, bands, choice.block.lattice, filled=not covered)
     jobs = [
         (number, band)
         for number in range(len(choice.scenes))
@@ -260,14 +274,16 @@ def _known_bits(choice: Choice, core: np.ndarray, bands: Sequence[str]) -> np.nd
     return bits
 
 
-def _layers(bits: np.ndarray, bands: Sequence[str], lattice: Lattice) -> _Layers:
-    """Fill, with the bits that are known before any band is read."""
+def _layers(bits: np.ndarray, bands: Sequence[str], lattice: Lattice, *, filled: bool) -> _Layers:
+    """Fill, or memory to be written, with the bits that are known before any band is read."""
     layers = _Layers({}, {})
     for resolution_m in lattice.levels:
         n_bands = len(_bands_at(bands, resolution_m, lattice))
         plane = _upsample(bits, lattice.coarse // resolution_m)
         layers.quality[resolution_m] = plane.copy()
-        layers.reflectance[resolution_m] = np.full((n_bands, *plane.shape), FILL, np.int16)
+        layers.reflectance[resolution_m] = np.empty((n_bands, *plane.shape), np.int16)
+        if filled:
+            layers.reflectance[resolution_m].fill(FILL)
     return layers
 
 
@@ -291,7 +307,8 @@ def _other_granule(choice: Choice, core: np.ndarray) -> np.ndarray:
     names = np.array([scene.granule for scene in choice.scenes] + [""], dtype=object)
     for tile, rows, cols in _tile_slices(choice.block, choice.frame):
         part = core[rows, cols]
-        present = [n for n in np.unique(part) if n >= 0]
+        counts = np.bincount(part.ravel() + 1, minlength=len(names))[1:]
+        present = np.flatnonzero(counts).tolist()
         if not present:
             continue
         present += _missed(choice, rows, cols)  # what they miss may be the nearest
@@ -390,11 +407,13 @@ def _place(
     resolution_m = lattice.level(native_resolution_m(band))
     factor = lattice.coarse // resolution_m
     quality = layers.quality[resolution_m]
+    position = _bands_at(bands, resolution_m, lattice).index(band)
     if isinstance(result, ReadError):
-        quality[_upsample(core == number, factor)] |= np.uint8(Quality.FAILED_READ)
+        lost = _upsample(core == number, factor)
+        quality[lost] |= np.uint8(Quality.FAILED_READ)
+        layers.reflectance[resolution_m][position][lost] = FILL
         return
     dn, (rows, cols) = result
-    position = _bands_at(bands, resolution_m, lattice).index(band)
     share = Share(core, number, factor)
     offset = choice.scenes[number].dn_offset
     target = layers.reflectance[resolution_m][position]

@@ -233,10 +233,10 @@ def count_false_alarms(folder: str, options: Mapping[str, Any]) -> dict[str, flo
 def compile_kernels() -> None:
     """Compile what numba has not cached yet, in the order in which a run needs it."""
     from eoray.change import detect
-    from eoray.cube import composite, nbar, resample, terrain
+    from eoray.cube import composite, mask, nbar, resample, terrain
     from eoray.reading import harmonise, warp
 
-    for module in (harmonise, warp, terrain, nbar, composite, resample, detect):
+    for module in (harmonise, mask, warp, terrain, nbar, composite, resample, detect):
         module.warm_up()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from eoray.cube.open import open_cube
 from eoray.cube.read import CubeReader, CubeSource
 from eoray.errors import ConfigError, StoreError
 from eoray.grid import PixelWindow, Tile
+from eoray.run.lease import hold_store
 from eoray.sentinel2 import FILL
+from eoray.testing.http import archive_server
 from eoray.timeline import DateRange
 
 Make = Callable[..., Any]
@@ -45,6 +48,17 @@ def test_reflectance_is_as_stored_and_sorted_by_time(scene_cube: Any) -> None:
 def test_store_folder_opens_as_the_repository_does(scene_cube: Any) -> None:
     folder = scene_cube.url.rsplit("/", 1)[0]
     assert open_cube(folder, 20).sizes == open_cube(scene_cube.url, 20).sizes
+
+
+def test_a_store_behind_a_web_server_opens_and_is_not_written(scene_cube: Any) -> None:
+    folder = Path(scene_cube.url)
+    with archive_server(folder.parent) as server:
+        dataset = open_cube(f"{server.url}/{folder.name}")
+        xr.testing.assert_identical(dataset.load(), open_cube(scene_cube.url).load())
+        with pytest.raises(StoreError, match="can only be read"):
+            hold_store(server.url, "run").__enter__()
+        with pytest.raises(StoreError, match="no cube can be opened"):
+            open_cube(f"{server.url}/absent.icechunk")
 
 
 def test_decoded_values_are_float32_with_nan(scene_cube: Any) -> None:
