@@ -50,6 +50,14 @@ class ForbiddenError(ClusterError):
     """The caller has no right to this."""
 
 
+class UnknownCallerError(ClusterError):
+    """The server does not know the caller: a credential has expired."""
+
+
+class UnreachableError(ClusterError):
+    """The server does not answer, or only that it cannot now."""
+
+
 class RefusedError(ClusterError):
     """The server refuses what it was given."""
 
@@ -245,14 +253,15 @@ class Cluster:
         pods: list[dict[str, Any]] = self._plain(found)["items"]
         return pods
 
-    def events(self, kind: str, name: str) -> list[dict[str, Any]]:
-        """Events of an object, oldest first."""
+    def events(self, kind: str, name: str = "") -> list[dict[str, Any]]:
+        """Events of an object, or of all objects of a kind, oldest first."""
+        one = f",involvedObject.name={name}" if name else ""
         found = self._read(
             "list",
             "events",
             lambda: self._core().list_namespaced_event(
                 self.namespace,
-                field_selector=f"involvedObject.kind={kind},involvedObject.name={name}",
+                field_selector=f"involvedObject.kind={kind}{one}",
                 _request_timeout=_TIMEOUT_S,
             ),
         )
@@ -501,7 +510,7 @@ class Cluster:
                 self._wait(_pause(attempt, error))
             except HTTPError as error:
                 if attempt >= tries:
-                    raise ClusterError(
+                    raise UnreachableError(
                         f"the Kubernetes API does not answer ({' '.join(str(error).split())[:200]})"
                         "; check the context (kubectl cluster-info) and the network"
                     ) from error
@@ -592,7 +601,8 @@ def _explain(error: Any, verb: str, resource: str, namespace: str) -> Exception:
         return RefusedError(
             f"the cluster refuses to {where}: {said}; mend `cluster` in the run file"
         )
-    return ClusterError(f"the Kubernetes API failed to {where}: {error.status} {said}; try again")
+    kind = UnreachableError if error.status in _BUSY else ClusterError
+    return kind(f"the Kubernetes API failed to {where}: {error.status} {said}; try again")
 
 
 def _explain_right(
@@ -601,7 +611,7 @@ def _explain_right(
     """Tell a missing right from what quotas and policies refuse with the same status."""
     where = f"{verb} {resource} in namespace {namespace!r}"
     if status == 401:
-        return ClusterError(f"the Kubernetes API does not know you ({where}); log in again")
+        return UnknownCallerError(f"the Kubernetes API does not know you ({where}); log in again")
     if "exceeded quota" in said or "violates PodSecurity" in said:
         return RefusedError(f"the cluster refuses to {where}: {said}; ask whoever sets its limits")
     return ForbiddenError(
