@@ -38,6 +38,9 @@ API_VERSION = "ray.io/v1"
 RUN_VARIABLE = "EORAY_RUN_FILE"
 """Environment of a driver whose run file is not mounted."""
 
+_AUTOSCALER = {"cpu": "500m", "memory": "1Gi"}
+"""Ray's autoscaler, beside the head in its pod."""
+
 _OWN_DEADLINE_S = 60
 """The driver ends by itself this long before KubeRay would cut it off."""
 
@@ -243,10 +246,9 @@ def _ray_cluster(attempt: Attempt) -> dict[str, Any]:
         spec["autoscalerOptions"] = {
             "version": "v2",
             "securityContext": CONTAINER_SECURITY,
-            "resources": {
-                "requests": {"cpu": "200m", "memory": "512Mi"},
-                "limits": {"cpu": "500m", "memory": "1Gi"},
-            },
+            # equal, as the head's own: a pod all of whose requests are its limits is the last one
+            # that the kernel and the kubelet end where memory is short
+            "resources": {"requests": dict(_AUTOSCALER), "limits": dict(_AUTOSCALER)},
         }
     return spec
 
