@@ -10,6 +10,7 @@ import typer
 from eoray.cli.options import AsJson, Context, Debug, Namespace, cluster_section
 from eoray.cli.outcome import Exit, Result, run_verb
 from eoray.cli.submit import end_of, say
+from eoray.cli.view import keep_view
 
 if TYPE_CHECKING:
     from eoray.k8s.job import Job
@@ -44,9 +45,10 @@ def status(
     def action() -> Result:
         past = _past(name, namespace, context, store)
         if past is not None:
-            return {**past.summary(), "why": []}
+            return {**past.summary(), "why": past.warnings}
         job = _find(name, namespace, context)
         found = _summary(job)
+        keep_view(job)
         why = job.explain() if found["state"] in ("pending", "queued", "invalid") else []
         return {**found, "why": why}
 
@@ -72,6 +74,7 @@ def wait(
     def action() -> Result:
         job = _find(name, namespace, context)
         job.wait(timeout, tell=say)
+        keep_view(job)
         return _summary(job)
 
     run_verb(action, text=_line, as_json=as_json, debug=debug, ends=end_of)
@@ -90,7 +93,10 @@ def logs(
 
     def action() -> Result:
         past = _past(name, namespace, context, store)
-        lines = _find(name, namespace, context).logs(follow=follow) if past is None else past.log()
+        if past is None:
+            lines = _find(name, namespace, context).logs(follow=follow, tell=say)
+        else:
+            lines = past.log()
         for line in lines:
             typer.echo(line)
         return {}
@@ -131,6 +137,7 @@ def delete(
 
     def action() -> Result:
         job = _find(name, namespace, context)
+        keep_view(job)
         return {"name": job.name, "deleted": job.delete()}
 
     run_verb(action, text=lambda r: f"{r['name']}  deleted", as_json=as_json, debug=debug)

@@ -21,6 +21,7 @@ from eoray.cli.options import (
     Stages,
 )
 from eoray.cli.outcome import Exit, Result, run_verb
+from eoray.cli.view import keep_view
 from eoray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -185,6 +186,8 @@ def _follow(jobs: Iterator[Job], *, detach: bool, quiet: bool) -> tuple[Result, 
         result = {"what": what, **summary(job.describe())}
         if not ended:
             break
+        if what != "done":
+            keep_view(job)
     return result, ended
 
 

@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from eoray.errors import ClusterError
-from eoray.k8s.refusals import AbsentError, explain
+from eoray.k8s.refusals import BUSY, AbsentError, UnreachableError, explain
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -23,7 +22,6 @@ Group = tuple[str, str]
 TIMEOUT_S = (5.0, 30.0)
 """To connect, and to wait for an answer."""
 
-_BUSY = frozenset({429, 500, 502, 503, 504})
 _TRIES = 6
 
 
@@ -207,12 +205,12 @@ class Calls:
                 if error.status == 401 and not renewed:
                     self._api, renewed = None, True
                     continue
-                if error.status not in _BUSY or attempt >= tries:
+                if error.status not in BUSY or attempt >= tries:
                     raise explain(error, verb, resource, self.namespace) from error
                 self._wait(_pause(attempt, error))
             except HTTPError as error:
                 if attempt >= tries:
-                    raise ClusterError(
+                    raise UnreachableError(
                         f"the Kubernetes API does not answer ({' '.join(str(error).split())[:200]})"
                         "; check the context (kubectl cluster-info) and the network"
                     ) from error

@@ -188,14 +188,15 @@ class Cluster(Calls):
         pods: list[dict[str, Any]] = self._plain(found)["items"]
         return pods
 
-    def events(self, kind: str, name: str) -> list[dict[str, Any]]:
-        """Events of an object, oldest first."""
+    def events(self, kind: str, name: str = "") -> list[dict[str, Any]]:
+        """Events of an object, or of all objects of a kind, oldest first."""
+        one = f",involvedObject.name={name}" if name else ""
         found = self._read(
             "list",
             "events",
             lambda: self._core().list_namespaced_event(
                 self.namespace,
-                field_selector=f"involvedObject.kind={kind},involvedObject.name={name}",
+                field_selector=f"involvedObject.kind={kind}{one}",
                 _request_timeout=TIMEOUT_S,
             ),
         )

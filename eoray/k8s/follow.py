@@ -9,13 +9,12 @@ from typing import Any
 
 from eoray.errors import ClusterError
 from eoray.k8s.client import Cluster
+from eoray.k8s.patience import Patience
 from eoray.k8s.pods import HEAD
-from eoray.k8s.refusals import ForbiddenError
 from eoray.k8s.states import State, state_of
 
-_POLL_S = 2.0
-_RIGHTS_S = 60.0
-"""A right that was there is missed for this long before it is said to be gone."""
+_POD_PREFIX = 50
+"""Letters of a cluster's name in those of its pods."""
 
 _EXPLAIN_AFTER_S = 10.0
 """A run that has not started by then is explained."""
@@ -52,36 +51,30 @@ def wait_for_end(
         WaitTimeoutError: It has not ended by then.
         ClusterError: It is gone.
     """
-    begun, told = clock(), ""
-    seen: float | None = None
+    begun, told, patience = clock(), "", Patience(tell, clock=clock)
+    word, line = "unknown", ""
     while True:
-        try:
+        state = None
+        with patience.bear():
             rayjob = cluster.rayjob(name)
-        except ForbiddenError:
-            # an API server that starts again knows nobody's rights at first
-            if seen is None or clock() - seen > _RIGHTS_S:
-                raise
-            wait(_POLL_S)
-            continue
-        seen = clock()
-        if rayjob is None:
-            raise ClusterError(f"attempt {name!r} is gone: somebody deleted it")
-        state = state_of(rayjob)
-        on_poll(rayjob)
-        line = describe(state)
-        if state.word in ("pending", "queued", "invalid") and clock() - begun > _EXPLAIN_AFTER_S:
-            line = "; ".join([line, *explain(cluster, rayjob)])
+            if rayjob is None:
+                raise ClusterError(f"attempt {name!r} is gone: somebody deleted it")
+            state = state_of(rayjob)
+            word, line = state.word, describe(state)
+            on_poll(rayjob)
+            if word in ("pending", "queued", "invalid") and clock() - begun > _EXPLAIN_AFTER_S:
+                line = "; ".join([line, *explain(cluster, rayjob)])
         if line != told:
             tell(line)
             told = line
-        if state.is_finished:
+        if state is not None and state.is_finished:
             return state
         if timeout_s is not None and clock() - begun >= timeout_s:
             raise WaitTimeoutError(
-                f"attempt {name!r} is {state.word} after {timeout_s:g} s; it goes on: "
+                f"attempt {name!r} is {word} after {timeout_s:g} s; it goes on: "
                 f"`eoray wait {name}` waits again"
             )
-        wait(_POLL_S)
+        wait(patience.pause_s)
 
 
 def describe(state: State) -> str:
@@ -104,6 +97,41 @@ def explain(cluster: Cluster, rayjob: Mapping[str, Any]) -> list[str]:
 def _warnings(cluster: Cluster, kind: str, name: str) -> list[str]:
     events = [event for event in cluster.events(kind, name) if event.get("type") == "Warning"]
     return [f"{event.get('reason')}: {_short(event.get('message'))}" for event in events[-2:]]
+
+
+def warnings_of(cluster: Cluster, rayjob: Mapping[str, Any]) -> list[str]:
+    """What the cluster says went wrong with an attempt, its Ray cluster and their pods.
+
+    Events are forgotten within an hour or so, and pods that were lost are known by them alone.
+
+    Returns:
+        Lines with their time, oldest first.
+    """
+    name = rayjob["metadata"]["name"]
+    ray_cluster = (rayjob.get("status") or {}).get("rayClusterName", "")
+    events = cluster.events("RayJob", name)
+    if ray_cluster:
+        events += cluster.events("RayCluster", ray_cluster)
+        # KubeRay cuts long names of clusters in those of their pods
+        ours = f"{ray_cluster[:_POD_PREFIX]}-"
+        events += [
+            event
+            for event in cluster.events("Pod")
+            if f"{event['involvedObject']['name']}-".startswith(ours)
+        ]
+    told = [event for event in events if event.get("type") == "Warning" or _is_loss(event)]
+    return sorted({_line_of(event) for event in told})
+
+
+def _is_loss(event: Mapping[str, Any]) -> bool:
+    """Whether KubeRay tells that a pod had ended and was replaced; it calls that normal."""
+    return event.get("reason") in ("DeletedHeadPod", "DeletedWorkerPod")
+
+
+def _line_of(event: Mapping[str, Any]) -> str:
+    about, moment = event["involvedObject"], event.get("lastTimestamp") or event.get("eventTime")
+    what = f"{about['kind']} {about['name']}: {event.get('reason')}"
+    return f"{moment or ''} {what}: {_short(event.get('message'))}".strip()
 
 
 def _of_pod(pod: Mapping[str, Any]) -> Iterator[str]:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 from eoray.errors import ClusterError
 from eoray.k8s.client import Cluster, connect
 from eoray.k8s.end import cancel_attempt, delete_attempt
-from eoray.k8s.follow import HeadLog, describe, explain, wait_for_end
-from eoray.k8s.names import ATTEMPT, NAME, PART_OF, RUN
+from eoray.k8s.follow import HeadLog, describe, explain, wait_for_end, warnings_of
+from eoray.k8s.names import ATTEMPT, NAME, PART_OF, RECORD, RUN, STORAGE
+from eoray.k8s.patience import Patience
 from eoray.k8s.phases import split_phases
 from eoray.k8s.states import State, state_of
 from eoray.k8s.submit import Submission, find_attempt, plan_attempt, submit_run
 from eoray.k8s.window import Window, move_window
 
 if TYPE_CHECKING:
+    from eoray.buckets import Bucket
     from eoray.config import ClusterSection, RunConfig
     from eoray.k8s.healing import Healing
-
-_LOG_POLL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,31 @@ class Job:
         """Why it does not start, as far as the cluster tells."""
         return explain(self.cluster, self.describe())
 
+    def view(self) -> dict[str, Any]:
+        """What the cluster says of it now: its summary, and ``warnings`` of events, oldest first.
+
+        Raises:
+            ClusterError: It is gone.
+        """
+        rayjob = self.describe()
+        return {**summary(rayjob), "warnings": warnings_of(self.cluster, rayjob)}
+
+    def record(self) -> tuple[str, dict[str, Bucket]]:
+        """Where its record lies: the folder beside the outputs, and how that bucket is reached.
+
+        Returns:
+            The folder is "" for an attempt of an older eoray; the mapping is empty where the run
+            file does not describe the bucket.
+        """
+        from eoray.config.storage import BucketSection
+
+        found = self.describe()["metadata"].get("annotations") or {}
+        folder, described = found.get(RECORD, ""), found.get(STORAGE)
+        if described is None:
+            return folder, {}
+        bucket = "/".join(folder.split("/")[:3])
+        return folder, {bucket: BucketSection.model_validate_json(described).bucket()}
+
     def wait(
         self, timeout: float | None = None, *, tell: Callable[[str], None] = lambda _: None
     ) -> State:
@@ -70,15 +95,26 @@ class Job:
         """
         return wait_for_end(self.cluster, self.name, timeout_s=timeout, tell=tell)
 
-    def logs(self, *, follow: bool = False) -> Iterator[str]:
-        """Lines of the head: what it has said, or, following, until the attempt has ended."""
-        log = HeadLog(self.cluster)
+    def logs(
+        self, *, follow: bool = False, tell: Callable[[str], None] = lambda _: None
+    ) -> Iterator[str]:
+        """Lines of the head: what it has said, or, following, until the attempt has ended.
+
+        Args:
+            follow: Go on until the end.
+            tell: Called when the cluster stays away for a while.
+        """
+        log, patience = HeadLog(self.cluster), Patience(tell)
         while True:
-            rayjob = self.describe()
-            yield from log.read(rayjob)
-            if not follow or state_of(rayjob).is_finished:
+            ended, lines = False, list[str]()
+            with patience.bear():
+                rayjob = self.describe()
+                lines = list(log.read(rayjob))
+                ended = state_of(rayjob).is_finished
+            yield from lines
+            if not follow or ended:
                 return
-            time.sleep(_LOG_POLL_S)
+            time.sleep(patience.pause_s)
 
     def follow(
         self,

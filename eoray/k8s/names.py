@@ -28,6 +28,10 @@ LIFE = "eoray.dev/life-seconds"
 """Annotation of a disruption budget: how long its run may last."""
 CANCELLED = "eoray.dev/cancelled"
 """Annotation: when and by whom the run was cancelled."""
+RECORD = "eoray.dev/record"
+"""Annotation: where the attempt's record lies, beside the outputs."""
+STORAGE = "eoray.dev/storage"
+"""Annotation: how that bucket is reached, where the run file says it."""
 
 MAX_NAME = 47
 """Of a RayJob: KubeRay adds five random letters for cluster, service and Secret."""

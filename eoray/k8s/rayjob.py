@@ -10,7 +10,18 @@ import yaml
 
 from eoray.errors import ConfigError
 from eoray.k8s.hooks import DRIVER_STOP_S, POD_FOLDER, RAY_STOP_S
-from eoray.k8s.names import ATTEMPT, LIFE, NAME, PART_OF, QUEUE, RUN, SCHEDULE, attempt_name
+from eoray.k8s.names import (
+    ATTEMPT,
+    LIFE,
+    NAME,
+    PART_OF,
+    QUEUE,
+    RECORD,
+    RUN,
+    SCHEDULE,
+    STORAGE,
+    attempt_name,
+)
 from eoray.k8s.network import network_environment
 from eoray.k8s.pods import (
     CONTAINER_SECURITY,
@@ -28,6 +39,9 @@ API_VERSION = "ray.io/v1"
 
 RUN_VARIABLE = "EORAY_RUN_FILE"
 """Environment of a driver whose run file is not mounted."""
+
+_AUTOSCALER = {"cpu": "500m", "memory": "1Gi"}
+"""Ray's autoscaler, beside the head in its pod."""
 
 _OWN_DEADLINE_S = 60
 """The driver ends by itself this long before KubeRay would cut it off."""
@@ -75,6 +89,7 @@ def build_rayjob(attempt: Attempt, namespace: str) -> dict[str, Any]:
         "name": attempt.name,
         "namespace": namespace,
         "labels": {**attempt.labels, **_queue_labels(cluster)},
+        "annotations": _record(attempt),
     }
     return {
         "apiVersion": API_VERSION,
@@ -89,6 +104,20 @@ def build_rayjob(attempt: Attempt, namespace: str) -> dict[str, Any]:
             **(_own_cluster(attempt) if cluster.ray_cluster is None else _other_cluster(attempt)),
         },
     }
+
+
+def _record(attempt: Attempt) -> dict[str, str]:
+    """Where the record is, for those who know the attempt's name alone."""
+    from eoray.config import config_key
+
+    config = attempt.config
+    # the layout is RunPaths.attempt's, of the driver's side
+    folder = f"_eoray/runs/{config_key(config)}/attempts/{attempt.name}"
+    found = {RECORD: f"{config.store.rstrip('/')}/{folder}"}
+    sections = [s for url, s in config.storage.items() if f"{config.store}/".startswith(f"{url}/")]
+    if sections:
+        found[STORAGE] = sections[0].model_dump_json(exclude_defaults=True)
+    return found
 
 
 def _own_cluster(attempt: Attempt) -> dict[str, Any]:
@@ -238,10 +267,9 @@ def _ray_cluster(attempt: Attempt) -> dict[str, Any]:
         spec["autoscalerOptions"] = {
             "version": "v2",
             "securityContext": CONTAINER_SECURITY,
-            "resources": {
-                "requests": {"cpu": "200m", "memory": "512Mi"},
-                "limits": {"cpu": "500m", "memory": "1Gi"},
-            },
+            # equal, as the head's own: a pod all of whose requests are its limits is the last one
+            # that the kernel and the kubelet end where memory is short
+            "resources": {"requests": dict(_AUTOSCALER), "limits": dict(_AUTOSCALER)},
         }
     return spec
 

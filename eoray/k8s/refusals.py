@@ -7,6 +7,9 @@ from typing import Any
 
 from eoray.errors import ClusterError
 
+BUSY = frozenset({429, 500, 502, 503, 504})
+"""Statuses of a server that may answer later."""
+
 
 class AlreadyExistsError(ClusterError):
     """An object of this name stands there."""
@@ -18,6 +21,14 @@ class AbsentError(ClusterError):
 
 class ForbiddenError(ClusterError):
     """The caller has no right to this."""
+
+
+class UnknownCallerError(ClusterError):
+    """The server does not know the caller: a credential has expired."""
+
+
+class UnreachableError(ClusterError):
+    """The server does not answer, or only that it cannot now."""
 
 
 class RefusedError(ClusterError):
@@ -54,7 +65,8 @@ def explain(error: Any, verb: str, resource: str, namespace: str) -> Exception:
         return RefusedError(
             f"the cluster refuses to {where}: {said}; mend `cluster` in the run file"
         )
-    return ClusterError(f"the Kubernetes API failed to {where}: {error.status} {said}; try again")
+    kind = UnreachableError if error.status in BUSY else ClusterError
+    return kind(f"the Kubernetes API failed to {where}: {error.status} {said}; try again")
 
 
 def _explain_right(
@@ -63,7 +75,7 @@ def _explain_right(
     """Tell a missing right from what quotas and policies refuse with the same status."""
     where = f"{verb} {resource} in namespace {namespace!r}"
     if status == 401:
-        return ClusterError(f"the Kubernetes API does not know you ({where}); log in again")
+        return UnknownCallerError(f"the Kubernetes API does not know you ({where}); log in again")
     if "exceeded quota" in said or "violates PodSecurity" in said:
         return RefusedError(f"the cluster refuses to {where}: {said}; ask whoever sets its limits")
     return ForbiddenError(

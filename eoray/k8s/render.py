@@ -82,7 +82,7 @@ def render_rayjob(
     attempt = plan_attempt(config, Path(path).resolve().parent, stages=stages)
     rayjob = build_rayjob(attempt, config.cluster.namespace or "default")
     check_rayjob(rayjob)
-    rayjob["metadata"]["annotations"] = {"argocd.argoproj.io/sync-options": "Prune=false"}
+    rayjob["metadata"]["annotations"]["argocd.argoproj.io/sync-options"] = "Prune=false"
     return _write(_WARNING, rayjob)
 
 

@@ -9,11 +9,14 @@ from typing import Any
 
 from eoray import storage
 from eoray.errors import StoreError
+from eoray.run.attempt import RECORD
 from eoray.run.driver_log import LOG, OLDER_LOG
+from eoray.run.last_seen import VIEW
 
 _EXIT = {"succeeded": 0, "failed": 1, "stopped": 5}
 
 _NO_END = "its driver left no word of its end: it works still, or was killed"
+_NO_START = "its driver has not started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,30 +25,59 @@ class PastAttempt:
 
     folder: str
     record: dict[str, Any]
+    """What its driver left; empty where none started."""
+    seen: dict[str, Any]
+    """What the cluster said last, where somebody saw it."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Events of the cluster that tell what went wrong, oldest first."""
+        return list(self.seen.get("warnings", ()))
+
+    @property
+    def begun(self) -> str:
+        """Moment of its first start, or of its creation where its driver never started."""
+        starts = self.record.get("starts")
+        return _moment(starts[0]["time"]) if starts else str(self.seen["created"])
 
     def summary(self) -> dict[str, Any]:
         """As plain values, with the names that an attempt of a cluster has."""
-        record, status = self.record, self.record["status"]
-        key, _, number = record["name"].rpartition("-")
-        state = "unknown" if status == "running" else status
-        reason = _NO_END if status == "running" else record.get("reason", "")
+        run, _, name = self.folder.rsplit("/", 2)
+        key, _, number = name.rpartition("-")
+        starts, ended = self.record.get("starts", []), self.record.get("ended_at")
+        state, code, reason = self._end()
         return {
-            "name": record["name"],
-            "run": record["run"].rpartition("-")[0],
+            "name": name,
+            "run": run.rsplit("/", 1)[-1].rpartition("-")[0],
             "key": key,
             "attempt": int(number) if number.isdigit() else 0,
             "state": state,
             "reason": reason,
-            "created": _moment(record["starts"][0]["time"]),
-            "finished": status in _EXIT,
-            "exit_code": _EXIT.get(status),
+            "created": self.begun,
+            "finished": code is not None,
+            "exit_code": code,
             "message": "",
             "line": f"{state} (record): {reason}" if reason else f"{state} (record)",
-            "ray_cluster": record["starts"][-1].get("ray_cluster", ""),
-            "started": _moment(record["starts"][-1]["time"]),
-            "ended": _moment(record["ended_at"]) if "ended_at" in record else "",
+            "ray_cluster": starts[-1].get("ray_cluster", "") if starts else "",
+            "started": _moment(starts[-1]["time"]) if starts else "",
+            "ended": _moment(ended) if ended else self.seen.get("ended", ""),
             "record": self.folder,
         }
+
+    def _end(self) -> tuple[str, int | None, str]:
+        """State, exit code and why: the cluster's verdict where it is known, else the driver's."""
+        status = str(self.record.get("status", ""))
+        said = str(self.record.get("reason", ""))
+        starts = self.record.get("starts", [])
+        # of an attempt that was deleted and submitted again the cluster's word is an old one
+        is_old = bool(starts) and starts[-1]["time"] > self.seen.get("seen_at", 0.0)
+        if self.seen.get("finished") and not is_old:
+            verdict = ": ".join(filter(None, (self.seen["reason"], self.seen["message"])))
+            state, code = str(self.seen["state"]), int(self.seen["exit_code"])
+            return state, code, "; ".join(filter(None, (verdict, said)))
+        if status in _EXIT:
+            return status, _EXIT[status], said
+        return "unknown", None, _NO_END if status else _NO_START
 
     def log(self) -> Iterator[str]:
         """Lines of the driver's log that were kept, oldest first."""
@@ -67,7 +99,7 @@ def list_attempts(store: str) -> list[PastAttempt]:
         for run in storage.list_names(runs)
         for past in _of_run(storage.join(runs, run, "attempts"))
     ]
-    return sorted(found, key=lambda past: float(past.record["starts"][0]["time"]))
+    return sorted(found, key=lambda past: past.begun)
 
 
 def find_attempt(store: str, name: str) -> PastAttempt:
@@ -89,9 +121,14 @@ def find_attempt(store: str, name: str) -> PastAttempt:
 
 def _of_run(folder: str) -> Iterator[PastAttempt]:
     for name in storage.list_names(folder):
-        url = storage.join(folder, name, "record.json")
-        if storage.exists(url):
-            yield PastAttempt(storage.join(folder, name), storage.read_json(url))
+        place = storage.join(folder, name)
+        found = storage.list_names(place)
+        record, seen = (
+            storage.read_json(storage.join(place, file)) if file in found else {}
+            for file in (RECORD, VIEW)
+        )
+        if record or seen:
+            yield PastAttempt(place, record, seen)
 
 
 def _moment(seconds: float) -> str:

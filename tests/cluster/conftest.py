@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,9 +14,13 @@ import pytest
 from kubernetes import client, config
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.environment import eoray_images
 from tests.cluster.errors import UnavailableError
 from tests.cluster.images import python_image
 from tests.cluster.machine import wait_until
+from tests.cluster.operator.install import start_operator
+from tests.cluster.runs import products
+from tests.cluster.site import Site, open_site
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -92,3 +97,36 @@ def kuberay_crds(kubernetes_cluster: Cluster) -> Path:
     established = ("--for=condition=Established", "--timeout=30s")
     kubernetes_cluster.kubectl("wait", "crd", "--all", *established)
     return folder
+
+
+@pytest.fixture(scope="session")
+def site(
+    kubernetes_cluster: Cluster, kuberay_crds: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """What runs on pods stand on; made once for all tests."""
+    try:
+        images = eoray_images()
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    for image in images:
+        kubernetes_cluster.import_image(image)
+    start_operator(kubernetes_cluster)
+    with open_site(kubernetes_cluster, tmp_path_factory.mktemp("site")) as site:
+        yield site
+
+
+@pytest.fixture
+def object_store(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process reads the store too."""
+    for name, value in site.storage.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(site: Site) -> dict[str, Any]:
+    """What a run leaves when this machine carries it out alone, without Kubernetes."""
+    path = site.run_file("undisturbed", store=str(site.folder / "undisturbed"))
+    done = site.eoray("run", path, "--executor", "ray", "--json")
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert set(report["stages"]) >= {"cube", "fit", "predict", "change", "publish"}
+    return products(str(site.folder / "undisturbed"))

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from eoray.testing import ArchiveOptions, write_archive
-from eoray.testing.http import archive_server
+from eoray.testing.http import ArchiveServer, archive_server
 from eoray.testing.s3 import s3_server
 from tests.cluster.cluster import Cluster
 from tests.cluster.environment import EORAY_IMAGE
@@ -79,11 +79,16 @@ class Site:
     namespace: str
     folder: Path
     """For run files."""
-    catalog: str
-    """Address of the archive."""
+    archive: ArchiveServer
+    """Serves the archive, and does wrong what a test says."""
     storage: Mapping[str, str]
     """Environment by which libraries find the object store."""
     failures: list[str] = field(default_factory=list)
+
+    @property
+    def catalog(self) -> str:
+        """Address of the archive."""
+        return self.archive.url
 
     def run_file(self, where: str, /, **sections: Any) -> Path:
         """Write a run file; sections replace or, as mappings, extend the common ones.
@@ -190,7 +195,7 @@ def open_site(cluster: Cluster, folder: Path) -> Iterator[Site]:
     with ExitStack() as stack:
         s3 = stack.enter_context(s3_server(host))
         http = stack.enter_context(archive_server(archive, host=host))
-        site = Site(cluster, namespace, folder, http.url, s3.environment)
+        site = Site(cluster, namespace, folder, http, s3.environment)
         _make_namespace(site)
         stack.callback(cluster.kubectl, "delete", "namespace", namespace, "--wait=false")
         repository, tag = EORAY_IMAGE.rsplit(":", 1)

@@ -227,11 +227,20 @@ class Traces:
 def traces(slot: Slot) -> Traces:
     places = (RECORDS, RECORDS / "netns", *map(Path, ("/var/lib", "/var/log", "/var/run", "/opt")))
     places += (Path("/usr/libexec"), Path("/etc"), Path("/etc/cni"))
+    found = (path for place in places if place.is_dir() for path in place.iterdir())
     return Traces(
         mounts=Path("/proc/mounts").read_text(),
         links=sorted(path.name for path in Path("/sys/class/net").iterdir()),
         cgroups=[folder for folder in cgroup_folders(slot) if folder.exists()],
         sysctls=[(SYSCTLS / name).read_text() for name in KUBELET_SYSCTLS],
-        folders=sorted(path for place in places if place.is_dir() for path in place.iterdir()),
+        folders=sorted(path for path in found if could_be_ours(path.name, slot)),
         state_exists=slot.state.exists(),
     )
+
+
+def could_be_ours(name: str, slot: Slot) -> bool:
+    """Whether a file or folder may be a cluster's: a machine has others that come and go."""
+    if name.startswith("eoray-kubernetes-"):
+        return name.startswith(slot.name)
+    words = ("cni", "containerd", "etcd", "kube", "calico", "nri", "pods", "containers", "runc")
+    return any(word in name for word in words)

@@ -20,6 +20,7 @@ from eoray.k8s.rayjob import build_rayjob
 from eoray.k8s.refusals import ForbiddenError
 from eoray.k8s.submit import plan_attempt
 from tests.chart.release import render
+from tests.cluster.machine import wait_until
 from tests.cluster.pods import restricted_pod, wait_for_phase
 
 pytestmark = [
@@ -45,7 +46,9 @@ class Dashboard(h.BaseHTTPRequestHandler):
         self.wfile.write(json.dumps({{"data": data}}).encode())
 echo = s.ThreadingTCPServer(("127.0.0.1", {CLIENT_PORT}), Echo)
 threading.Thread(target=echo.serve_forever, daemon=True).start()
-h.ThreadingHTTPServer(("127.0.0.1", 8265), Dashboard).serve_forever()
+dashboard = h.ThreadingHTTPServer(("127.0.0.1", 8265), Dashboard)
+print("listening", flush=True)
+dashboard.serve_forever()
 """
 """What listens on loopback of the pod is reached too: the kubelet dials from within."""
 
@@ -79,6 +82,11 @@ def staying(api: client.ApiClient, core: Any, namespace: str) -> str:
     data = {"auth_token": base64.b64encode(TOKEN.encode()).decode()}
     core.create_namespaced_secret(namespace, {"metadata": {"name": "eoray"}, "data": data})
     wait_for_phase(core, namespace, "eoray-head-x", "Running")
+
+    def listens() -> bool:
+        return "listening" in core.read_namespaced_pod_log("eoray-head-x", namespace)
+
+    wait_until(listens, 30, "the head to listen")
     return namespace
 
 

@@ -1,171 +1,54 @@
 """Runs from submission to outputs on pods that run Ray, and what happens when they are lost.
 
 Slow by nature: Ray, torch and three pods share this machine. Each test leaves the namespace without
-unfinished runs; their stores differ, so that none finds another's outputs.
+unfinished runs; their stores differ, so that none finds another's outputs. Heads that are lost have
+a file of their own, ``test_heads.py``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes import client
 
 from eoray import storage
 from eoray.cube.check import check_cube
 from tests.cluster.cluster import Cluster
-from tests.cluster.environment import eoray_images
-from tests.cluster.errors import UnavailableError
+from tests.cluster.doorman import doorman
 from tests.cluster.machine import wait_until
-from tests.cluster.operator.install import start_operator
-from tests.cluster.site import BUCKET, NAME, Site, open_site
+from tests.cluster.runs import (
+    CUBE,
+    START_S,
+    attempt_path,
+    checkpoints,
+    delete_pod,
+    following,
+    living,
+    pods_of,
+    products,
+    rayjob,
+    state,
+    submit,
+    wait_for,
+)
+from tests.cluster.site import BUCKET, Site
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
-
-CUBE = {"task": "cube", "cube": {"composite": {"method": "none"}}}
-"""The shortest run that commits: twenty dates of one tile."""
-
-START_S = 420
-"""Three pods with Ray start in 40 s on two free cores; a shared machine needs far longer."""
-
-
-@pytest.fixture(scope="module")
-def site(
-    kubernetes_cluster: Cluster, kuberay_crds: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    try:
-        images = eoray_images()
-    except UnavailableError as error:
-        pytest.skip(str(error))
-    for image in images:
-        kubernetes_cluster.import_image(image)
-    start_operator(kubernetes_cluster)
-    with open_site(kubernetes_cluster, tmp_path_factory.mktemp("site")) as site:
-        yield site
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(2400),
+    pytest.mark.usefixtures("object_store"),
+]
 
 
-@pytest.fixture(autouse=True)
-def _object_store(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process reads the store too."""
-    for name, value in site.storage.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(site: Site) -> dict[str, Any]:
-    """What a run leaves when this machine carries it out alone, without Kubernetes."""
-    path = site.run_file("undisturbed", store=str(site.folder / "undisturbed"))
-    done = site.eoray("run", path, "--executor", "ray", "--json")
-    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert set(report["stages"]) >= {"cube", "fit", "predict", "change", "publish"}
-    return products(str(site.folder / "undisturbed"))
-
-
-def products(store: str) -> dict[str, Any]:
-    """Everything of a run that must be equal wherever it was made."""
-    found = check_cube(store)
-    assert found.ok, found.problems
-    weights = storage.read_bytes(storage.join(store, NAME, "model", "model.safetensors"))
-    return {**found.products, "weights": hashlib.sha256(weights).hexdigest()}
-
-
-class Follower:
-    """A verb that goes on while a test does something else."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def end(self, timeout_s: float = 900) -> tuple[int, str]:
-        """Its exit code and what it said."""
-        said, _ = self.process.communicate(timeout=timeout_s)
-        return self.process.returncode, said
-
-
-@contextmanager
-def following(site: Site, *words: str | Path) -> Iterator[Follower]:
-    """Run a verb of `eoray` that lasts; it is killed if it has not ended by then."""
-    follower = Follower(
-        subprocess.Popen(
-            site.command(*words),
-            env=site.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    )
-    try:
-        yield follower
-    finally:
-        follower.process.kill()
-        follower.process.communicate()
-
-
-def submit(site: Site, path: Path) -> str:
-    """Submit and leave; the attempt's name."""
-    return str(site.ask("submit", path, "--detach")["name"])
-
-
-def state(site: Site, name: str) -> dict[str, Any]:
-    return site.ask("status", name)
-
-
-def wait_for(site: Site, name: str, *words: str, timeout_s: float = START_S) -> None:
-    """Wait until an attempt is in one of some states."""
-    wait_until(
-        lambda: state(site, name)["state"] in words, timeout_s, f"{name} to be {' or '.join(words)}"
-    )
-
-
-def delete_pod(site: Site, name: str, kind: str) -> str:
-    """Take a pod of an attempt away as a node that is lost does; its name."""
-    pods = site.pods(**labels_of(name), **{"ray.io/node-type": kind})
-    pod_name: str = pods[0]["metadata"]["name"]
-    options = ("--namespace", site.namespace, "--grace-period=0", "--force")
-    site.cluster.kubectl("delete", "pod", pod_name, *options)
-    return pod_name
-
-
-def labels_of(name: str) -> dict[str, str]:
-    key, number = name.rsplit("-", 1)
-    return {"eoray.dev/run": key, "eoray.dev/attempt": number}
-
-
-def commits(store: str) -> int:
-    """Commits of a store so far."""
-    from eoray.cube.store import BRANCH, open_repository
-    from eoray.errors import StoreError
-
-    try:
-        repository = open_repository(storage.join(store, storage.REPOSITORY))
-    except StoreError:
-        return 0
-    return sum(1 for _ in repository.ancestry(branch=BRANCH))
-
-
-def attempt_path(store: str, attempt: str) -> str:
-    """Where the driver of an attempt counts its starts; "" before the first."""
-    folder = f"{BUCKET}/{store}/_eoray/runs"
-    found = [
-        path
-        for path in names_below(folder)
-        if path.endswith((f"/{attempt}.json", f"/{attempt}/record.json"))
-    ]
-    return storage.join(folder, found[0]) if found else ""
-
-
-def n_starts(store: str, attempt: str) -> int:
-    """Starts of an attempt's driver, as it counted them beside the outputs."""
-    path = attempt_path(store, attempt)
-    return len(storage.read_json(path)["starts"]) if path else 0
+REFUSALS = 16
+"""Of two followers with two tries at each look: both miss at least three looks."""
 
 
 def tell_figures(what: str, site: Site, name: str, begun: float, finished: float) -> None:
@@ -193,12 +76,6 @@ def tell_figures(what: str, site: Site, name: str, begun: float, finished: float
     sys.stdout.write(f"\n{status['name']}\n" + "\n".join(lines) + "\n")
 
 
-def rayjob(site: Site, name: str) -> dict[str, Any]:
-    options = ("--namespace", site.namespace, "--output=json")
-    found: dict[str, Any] = json.loads(site.cluster.kubectl("get", "rayjob", name, *options))
-    return found
-
-
 def test_a_run_on_pods_leaves_what_it_leaves_at_home(
     site: Site, undisturbed: dict[str, Any]
 ) -> None:
@@ -217,8 +94,8 @@ def test_a_run_on_pods_leaves_what_it_leaves_at_home(
     tell_figures("calm", site, answer["name"], begun, finished)
 
 
-def test_a_lost_worker_and_a_new_api_server_change_nothing(
-    site: Site, undisturbed: dict[str, Any], kubernetes_cluster: Cluster
+def test_a_lost_worker_a_new_api_server_and_an_expired_login_change_nothing(
+    site: Site, undisturbed: dict[str, Any], kubernetes_cluster: Cluster, tmp_path: Path
 ) -> None:
     path = site.run_file("disturbed")
     with following(site, "submit", path, "--detach", "--json") as one:
@@ -230,88 +107,26 @@ def test_a_lost_worker_and_a_new_api_server_change_nothing(
     assert first["name"] == two["name"]
     name = two["name"]
     wait_for(site, name, "running")
-    with following(site, "logs", name, "--follow") as logs, following(site, "wait", name) as wait:
-        wait_until(lambda: is_fitting(f"{BUCKET}/disturbed"), 600, "the first checkpoint")
+    with (
+        doorman(kubernetes_cluster, tmp_path) as door,
+        following(site, "logs", name, "--follow", kubeconfig=door.kubeconfig) as logs,
+        following(site, "wait", name, kubeconfig=door.kubeconfig) as wait,
+    ):
+        wait_until(lambda: bool(checkpoints("disturbed")), 600, "the first checkpoint")
         lost = delete_pod(site, name, "worker")
         kubernetes_cluster.restart("kube-apiserver")
-        assert wait.end()[0] == 0
+        door.refuse(REFUSALS)
+        code, told = wait.end()
+        assert code == 0
+        assert "does not know you (get rayjobs" in told
+        assert "answers again after" in told
         code, said = logs.end()
+    assert door.refused == REFUSALS
     assert code == 0
     assert said.count('"stage": "report"') == 1  # each line once, also those after the restart
     assert lost not in {pod["metadata"]["name"] for pod in site.pods()}
     assert state(site, name)["state"] == "succeeded"
     assert products(f"{BUCKET}/disturbed") == undisturbed
-
-
-def is_fitting(store: str) -> bool:
-    """Whether a fit has written a checkpoint."""
-    return any(name.endswith(".pt") for name in names_below(f"{store}/{NAME}/model/checkpoint"))
-
-
-def names_below(folder: str) -> list[str]:
-    """Paths of all objects below a prefix."""
-    found = storage.object_store(folder).list()
-    return [str(entry["path"]) for page in found for entry in page]
-
-
-def test_a_lost_head_a_cancel_and_a_second_attempt_end_in_the_same_cube(
-    site: Site, undisturbed: dict[str, Any]
-) -> None:
-    waves = {"wave_shards": 2, "wave_seconds": 1, "workers": 1}
-    path = site.run_file("lost", task="change", run=waves)
-    store, name = f"{BUCKET}/lost", submit(site, path)
-    wait_until(lambda: commits(store) > 3, START_S, "the first waves")
-    delete_pod(site, name, "head")
-    wait_until(lambda: n_starts("lost", name) == 2, START_S, "the second start of the driver")
-    assert state(site, name)["state"] == "running"  # the same RayJob goes on
-    site.eoray("cancel", name)
-    assert site.eoray("wait", name, exits=5).returncode == 5
-    # asked, the driver committed what was finished and said so itself
-    assert storage.read_json(attempt_path("lost", name))["status"] == "stopped"
-    wait_until(lambda: not living(site, name), 120, "the end of all pods")
-    before = commits(store)
-    again = site.ask("submit", path)
-    assert (again["attempt"], again["state"]) == (2, "succeeded")
-    assert commits(store) >= before
-    made = check_cube(store).products
-    assert made == {product: undisturbed[product] for product in made}
-    assert {"s2", f"change-{NAME}"} <= made.keys()
-    for attempt in (again["name"], name):
-        site.eoray("delete", attempt)
-    assert left_of(site, name) == []
-    assert n_starts("lost", again["name"]) == 1  # the record stays
-
-
-def living(site: Site, name: str) -> list[dict[str, Any]]:
-    """Pods of an attempt that have not ended."""
-    pods = site.pods(**labels_of(name))
-    return [pod for pod in pods if pod["status"]["phase"] not in ("Succeeded", "Failed")]
-
-
-def left_of(site: Site, name: str) -> list[str]:
-    """What the cluster still holds of a run, the record aside."""
-    kinds = "rayjobs,rayclusters,pods,services,secrets,configmaps"
-    selector = f"eoray.dev/run={name.rsplit('-', 1)[0]}"
-    options = ("--namespace", site.namespace, "--selector", selector, "--output=name")
-
-    def listed() -> list[str]:
-        return site.cluster.kubectl("get", kinds, *options).split()
-
-    wait_until(lambda: not listed(), 60, "the garbage collector")
-    return listed()
-
-
-def test_an_absent_image_is_told_and_ends_the_attempt(site: Site) -> None:
-    image = {"image": "eoray.test/absent:1", "start_minutes": 1}
-    path = site.run_file("absent", **CUBE, cluster=image)
-    name = submit(site, path)
-
-    def is_told() -> bool:
-        return "eoray.test/absent:1" in " ".join(state(site, name)["why"])
-
-    wait_until(is_told, 60, "the reason to be told")
-    done = site.eoray("wait", name, exits=1)
-    assert "PreRunningDeadlineExceeded" in done.stdout
 
 
 def test_an_exhausted_quota_is_told_and_pods_start_when_it_is_raised(site: Site) -> None:
@@ -340,12 +155,20 @@ def test_an_exhausted_quota_is_told_and_pods_start_when_it_is_raised(site: Site)
     assert site.eoray("wait", name, exits=5).returncode == 5
 
 
-def test_a_tick_started_twice_is_one_run(site: Site) -> None:
+def test_a_tick_started_twice_is_one_run_and_an_absent_image_ends_another(site: Site) -> None:
+    # the second one waits for its minute without using anything: beside the first
+    image = {"image": "eoray.test/absent:1", "start_minutes": 1}
+    absent = submit(site, site.run_file("absent", **CUBE, cluster=image))
     path = site.run_file("weekly", **CUBE)
     made = site.ask("schedule", "apply", path, "--cron", "0 3 * * 1", "--name", "weekly")
     assert made["what"] == "created"
     tick = ("--scheduled-time", "2021-12-27T03:00")
     jobs = [site.ask("schedule", "run-now", "weekly", *tick)["job"] for _ in range(2)]
+
+    def is_told() -> bool:
+        return "eoray.test/absent:1" in " ".join(state(site, absent)["why"])
+
+    wait_until(is_told, 50, "the reason to be told")
     for job in jobs:
         wait_until(partial(ended, site, job), 2 * START_S, f"the Job {job} to end")
         assert job_status(site, job)["succeeded"] == 1
@@ -356,6 +179,12 @@ def test_a_tick_started_twice_is_one_run(site: Site) -> None:
     assert check_cube(f"{BUCKET}/weekly").ok
     site.eoray("schedule", "delete", "weekly")
     wait_until(lambda: not ours(site, "jobs,cronjobs", "weekly"), 60, "the garbage collector")
+    assert "PreRunningDeadlineExceeded" in site.eoray("wait", absent, exits=1).stdout
+    site.eoray("delete", absent)
+    # no driver ever started: what the cluster said is all that is known
+    past = site.ask("status", absent, "--store", f"{BUCKET}/absent")
+    assert (past["state"], past["exit_code"]) == ("failed", 1)
+    assert "eoray.test/absent:1" in " ".join(past["why"])
 
 
 def job_status(site: Site, job: str) -> dict[str, Any]:
@@ -374,22 +203,56 @@ def ours(site: Site, kinds: str, schedule: str) -> list[str]:
     return site.cluster.kubectl("get", kinds, "--namespace", site.namespace, *chosen).split()
 
 
-def test_a_run_ends_at_its_deadline_and_the_next_attempt_waits_for_its_pods(
-    site: Site,
+def test_a_run_ends_at_its_deadline_and_a_drained_worker_of_the_next_loses_no_step(
+    site: Site, api: client.ApiClient
 ) -> None:
-    # more steps than fit into the minute that the driver has
-    long = {"steps": 5000, "checkpoint_every": 10}
+    # more steps than anybody waits for, and no checkpoint by itself
+    long = {"steps": 100_000, "checkpoint_every": 100_000}
     limits = {"deadline_minutes": 2, "keep_seconds": 60}
-    path = site.run_file("long", fit=long, cluster=limits)
-    name = submit(site, path)
+    name = submit(site, site.run_file("long", fit=long, cluster=limits))
     done = site.eoray("wait", name, exits=1)
     assert "AppFailed" in done.stdout
     record = storage.read_json(attempt_path("long", name))
     assert (record["status"], record["reason"][:13]) == ("failed", "DeadlineError")
     assert living(site, name)
-    again = site.eoray("submit", path, "--detach", "--json")
+    again = site.eoray("submit", site.run_file("long", fit=long), "--detach", "--json")
     assert "waiting for the pods of the earlier attempt" in again.stderr
     assert not living(site, name)
     second = json.loads(again.stdout.splitlines()[-1])["name"]
+    wait_until(lambda: is_fitting(site, second), START_S, "the fit on two pods")
+    evict_head_in_vain(site, api, second)
+    worker = pods_of(site, second, "worker")[0]
+    evict(api, site.namespace, worker)
+    wait_until(lambda: bool(checkpoints("long")), 60, "the checkpoint just in time")
+    (saved,) = checkpoints("long")
+    assert re.search(r"step-0{0,6}[1-9]\d*\.pt$", saved)
+    wait_until(lambda: is_fitting(site, second, without=worker), START_S, "the fit to go on")
     site.eoray("cancel", second)
     assert site.eoray("wait", second, exits=5).returncode == 5
+    # asked, the driver said itself how it ended
+    assert storage.read_json(attempt_path("long", second))["status"] == "stopped"
+
+
+def is_fitting(site: Site, name: str, *, without: str = "") -> bool:
+    """Whether a fit is at work in both worker pods, where their hooks look for it."""
+    workers = pods_of(site, name, "worker")
+    if len(workers) != 2 or without in workers:
+        return False
+    where = ("--namespace", site.namespace, "--container=ray-worker")
+    look = ("--", "sh", "-c", "ls /tmp/eoray/fit | grep .")
+    return all(site.cluster.kubectl.succeeds("exec", pod, *where, *look) for pod in workers)
+
+
+def evict(api: client.ApiClient, namespace: str, pod: str) -> None:
+    """Ask for a pod as a drain of its node does."""
+    core: Any = client.CoreV1Api(api)
+    core.create_namespaced_pod_eviction(
+        pod, namespace, {"metadata": {"name": pod, "namespace": namespace}}
+    )
+
+
+def evict_head_in_vain(site: Site, api: client.ApiClient, name: str) -> None:
+    (head,) = pods_of(site, name, "head")
+    with pytest.raises(client.ApiException, match="disruption budget") as refused:
+        evict(api, site.namespace, head)
+    assert refused.value.status == 429

@@ -84,6 +84,17 @@ def test_the_head_has_token_ports_and_the_autoscaler(cluster: dict[str, Any]) ->
     assert pod["metadata"]["generateName"] == "slovenia-1-abcde-head-"
 
 
+def test_the_heads_pod_is_the_last_to_be_ended_where_memory_is_short(
+    cluster: dict[str, Any],
+) -> None:
+    # the service class Guaranteed: every container asks for what it may use
+    for container in head_pod(cluster)["spec"]["containers"]:
+        requests, limits = (container["resources"][key] for key in ("requests", "limits"))
+        assert {key: requests[key] for key in ("cpu", "memory")} == {
+            key: limits[key] for key in ("cpu", "memory")
+        }
+
+
 def test_a_worker_waits_for_the_head_under_the_same_security(cluster: dict[str, Any]) -> None:
     group = cluster["spec"]["workerGroupSpecs"][0]
     pod = worker_pod(cluster, group)

@@ -44,6 +44,7 @@ def _nothing_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores and catalogues of these run files are made up: nobody asks for them."""
     monkeypatch.setattr("eoray.run.lease.check_free", lambda *_, **__: "")
     monkeypatch.setattr("eoray.k8s.forecast.forecast", lambda *_, **__: [])
+    monkeypatch.setattr("eoray.run.last_seen.keep_view", lambda *_, **__: "")
 
 
 @pytest.fixture

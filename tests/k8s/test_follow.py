@@ -9,8 +9,9 @@ import pytest
 
 from eoray.errors import ClusterError
 from eoray.k8s.client import Cluster
-from eoray.k8s.follow import HeadLog, WaitTimeoutError, explain, wait_for_end
-from eoray.k8s.refusals import ForbiddenError
+from eoray.k8s.follow import HeadLog, WaitTimeoutError, explain, wait_for_end, warnings_of
+from eoray.k8s.job import Job
+from eoray.k8s.refusals import ForbiddenError, UnknownCallerError
 from tests.k8s.fake_api import FakeApi
 
 NAME = "slovenia-01234567-1"
@@ -86,6 +87,93 @@ def test_rights_that_stay_away_are_told(
     assert len(api_is_asked) > 2
 
 
+def test_waiting_bears_with_minutes_of_an_expired_login_and_says_so_once(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any]
+) -> None:
+    passed, told = [0.0], list[str]()
+
+    def wait(seconds: float) -> None:
+        passed[0] += seconds
+        if passed[0] < 360:
+            api.refuse["GET", "rayjobs"] = (401, "Unauthorized")
+        else:
+            api.refuse.clear()
+            api.set_status(NAME, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+
+    state = wait_for_end(cluster, NAME, tell=told.append, clock=lambda: passed[0], wait=wait)
+    assert state.word == "succeeded"
+    assert told[0] == "pending"
+    assert "does not know you (get rayjobs in namespace 'maps'); log in again; the run" in told[1]
+    assert told[2:] == [f"the Kubernetes API answers again after {passed[0]:.0f} s", "succeeded"]
+    # from two seconds up to sixteen: 26 looks, each with the old and a renewed credential
+    assert len(api.requests) < 60
+
+
+def test_login_that_stays_expired_ends_the_waiting(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any]
+) -> None:
+    passed = [0.0]
+
+    def wait(seconds: float) -> None:
+        passed[0] += seconds
+        api.refuse["GET", "rayjobs"] = (401, "Unauthorized")
+
+    with pytest.raises(UnknownCallerError, match="log in again"):
+        wait_for_end(cluster, NAME, clock=lambda: passed[0], wait=wait)
+    assert 1800 < passed[0] < 1840
+
+
+def test_caller_who_was_never_known_is_told_at_once(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any]
+) -> None:
+    api.refuse["GET", "rayjobs"] = (401, "Unauthorized")
+    with pytest.raises(UnknownCallerError, match="log in again"):
+        wait_for_end(cluster, NAME, wait=lambda _: None)
+
+
+def test_timeout_of_waiting_holds_while_the_server_is_away(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any]
+) -> None:
+    passed = [0.0]
+
+    def wait(seconds: float) -> None:
+        passed[0] += seconds
+        api.refuse["GET", "rayjobs"] = (503, "the server is starting")
+
+    with pytest.raises(WaitTimeoutError, match="is pending after 60 s; it goes on"):
+        wait_for_end(cluster, NAME, timeout_s=60, clock=lambda: passed[0], wait=wait)
+
+
+def test_following_a_log_goes_on_behind_an_expired_login(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = {"ray.io/cluster": "ray-x", "ray.io/node-type": "head"}
+    api.put("pods", {"metadata": {"name": "head", "labels": labels}})
+    api.logs["head"] = "T1 one\n"
+    running = {"jobDeploymentStatus": "Running", "rayClusterName": "ray-x"}
+    api.set_status(NAME, **running)
+    looks: list[float] = []
+
+    def wait(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) < 4:
+            api.refuse["GET", "pods"] = (401, "Unauthorized")
+        else:
+            api.refuse.clear()
+            api.logs["head"] = "T1 one\nT2 two\n"
+            ended = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+            api.set_status(NAME, **{**running, **ended})
+
+    monkeypatch.setattr("eoray.k8s.job.time.sleep", wait)
+    told: list[str] = []
+    assert list(Job(cluster, NAME).logs(follow=True, tell=told.append)) == ["one", "two"]
+    assert [line[:30] for line in told] == [
+        "the Kubernetes API does not kn",
+        "the Kubernetes API answers aga",
+    ]
+    assert looks == [2.0, 2.0, 4.0, 8.0]
+
+
 def test_attempt_that_somebody_deleted_is_an_error(cluster: Cluster) -> None:
     with pytest.raises(ClusterError, match="is gone: somebody deleted it"):
         wait_for_end(cluster, NAME)
@@ -126,6 +214,29 @@ def test_why_nothing_starts_is_found_on_job_cluster_and_pods(
         "Failed: PodSec",
         "pod w1 waits for a node: 0/3 nodes: no GPU",
         "pod w1: ImagePullBackOff: no such image",
+    ]
+
+
+def test_warnings_are_those_of_the_attempt_its_cluster_and_their_pods(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any]
+) -> None:
+    def put(at: int, kind: str, name: str, reason: str, said: str, type_: str = "Warning") -> None:
+        event = {"metadata": {"name": f"event-{at}"}, "type": type_, "reason": reason}
+        when = f"2026-01-01T00:00:0{at}+00:00"
+        involved = {"kind": kind, "name": name}
+        api.put("events", {**event, "message": said, "lastTimestamp": when,
+                           "involvedObject": involved})  # fmt: skip
+
+    api.set_status(NAME, rayClusterName="ray-x")
+    put(4, "RayCluster", "ray-x", "DeletedHeadPod", "status: OOMKilled", "Normal")
+    put(1, "RayCluster", "ray-x", "CreatedHeadPod", "Created head Pod", "Normal")
+    put(2, "Pod", "ray-x-head-abcde", "Unhealthy", "probe failed")
+    put(3, "Pod", "ray-xy-head-abcde", "Unhealthy", "another run's")
+    put(5, "RayJob", NAME, "Failed", "silent")
+    assert warnings_of(cluster, job) == [
+        "2026-01-01T00:00:02+00:00 Pod ray-x-head-abcde: Unhealthy: probe failed",
+        "2026-01-01T00:00:04+00:00 RayCluster ray-x: DeletedHeadPod: status: OOMKilled",
+        f"2026-01-01T00:00:05+00:00 RayJob {NAME}: Failed: silent",
     ]
 
 

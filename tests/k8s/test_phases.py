@@ -94,7 +94,7 @@ def run_file(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
     kubeconfig = str(write_kubeconfig(tmp_path / "kubeconfig", api.url))
     place = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
     monkeypatch.setattr(place, kubeconfig)
-    monkeypatch.setattr("eoray.k8s.follow._POLL_S", 0.01)
+    monkeypatch.setattr("eoray.k8s.patience._POLL_S", 0.01)
     path = tmp_path / "run.yaml"
     path.write_text(RUN_FILE)
     return str(path)

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from eoray.config import RunConfig, parse_config
+from eoray.config import RunConfig, config_key, parse_config
 from eoray.errors import ConfigError
 from eoray.k8s.checks import check_rayjob, check_run
+from eoray.k8s.names import RECORD, STORAGE
 from eoray.k8s.rayjob import build_config_map, build_rayjob, entrypoint
 from eoray.k8s.submit import plan_attempt
+from eoray.run.record import RunPaths
 from tests.k8s.crds import problems
 
 GPU = "cluster.workers=[{name: gpu, gpus: 1, max: 2, cpu: 8, memory_gi: 32}]"
@@ -177,6 +179,19 @@ def test_relative_path_below_a_claim_is_sent_as_pods_see_it(read_config: Any) ->
     config = read_config("cluster.claims=[{claim: data, path: /data}]", "store=out")
     attempt = plan_attempt(config, Path("/data/runs"))
     assert attempt.config.store == "/data/runs/out"
+
+
+def test_rayjob_tells_where_its_record_lies_and_how_the_bucket_is_reached(
+    config: RunConfig, read_config: Any
+) -> None:
+    rayjob = built(config)
+    folder = RunPaths(config.store, config.name, config_key(config)).attempt(
+        rayjob["metadata"]["name"]
+    )
+    assert rayjob["metadata"]["annotations"] == {RECORD: folder}
+    described = read_config('storage={"s3://maps": {"endpoint": "https://minio.example:9000"}}')
+    found = built(described)["metadata"]["annotations"]
+    assert found[STORAGE] == '{"endpoint":"https://minio.example:9000"}'
 
 
 def test_entrypoint_is_ours_alone() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,20 @@ from typing import Any
 import pytest
 import yaml
 
+from eoray.buckets import bucket_of, use_buckets
 from eoray.cli import main
-from eoray.config import parse_config
+from eoray.config import RunConfig, config_key, parse_config
+from eoray.run.record import RunPaths
 from tests.k8s.conftest import RUN_FILE
 from tests.k8s.fake_api import FakeApi
 
 Verb = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _no_buckets_are_left_described() -> Iterator[None]:
+    yield
+    use_buckets({})
 
 
 @pytest.fixture
@@ -40,7 +48,7 @@ def verb(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     path = tmp_path / "kubeconfig"
     path.write_text(yaml.safe_dump(config))
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
-    monkeypatch.setattr("eoray.k8s.follow._POLL_S", 0.01)
+    monkeypatch.setattr("eoray.k8s.patience._POLL_S", 0.01)
 
     def run(*arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
@@ -144,7 +152,7 @@ def test_render_prints_the_rayjob_to_read_without_any_cluster(
     rayjob = yaml.safe_load(out)
     assert code == 0
     assert rayjob["spec"]["entrypoint"].endswith("--json --stage cube")
-    assert rayjob["metadata"]["annotations"] == {"argocd.argoproj.io/sync-options": "Prune=false"}
+    assert rayjob["metadata"]["annotations"]["argocd.argoproj.io/sync-options"] == "Prune=false"
     assert out.startswith("# To read, not to apply")
     assert api.requests == []
 
@@ -273,6 +281,31 @@ def test_pod_of_a_schedule_submits_the_window_of_its_tick(
     assert ticked["name"] == by_hand["name"]
     labels = api.objects["rayjobs", "maps", ticked["name"]]["metadata"]["labels"]
     assert labels["eoray.dev/schedule"] == "slovenia"
+
+
+def test_end_of_an_attempt_is_kept_with_its_record_and_a_running_one_is_left_alone(
+    api: FakeApi, verb: Verb, run_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        "eoray.run.last_seen.keep_view",
+        lambda folder, view, **_: kept.append((folder, view["reason"])),
+    )
+    bucket = 'storage={"s3://maps": {"endpoint": "http://127.0.0.1:1"}}'
+    name = json.loads(verb("submit", run_file, bucket, "--detach", "--json")[1])["name"]
+    api.set_status(name, jobDeploymentStatus="Running", jobStatus="RUNNING")
+    verb("status", name)
+    assert kept == []
+    silent = "JobStatusCheckTimeoutExceeded"
+    api.set_status(name, jobDeploymentStatus="Failed", jobStatus="RUNNING", reason=silent)
+    assert [verb(word, name)[0] for word in ("status", "wait", "delete")] == [0, 1, 0]
+    folder = run_paths(parse_config(RUN_FILE)).attempt(name)
+    assert kept == [(folder, silent)] * 3
+    assert bucket_of("s3://maps/slovenia").endpoint == "http://127.0.0.1:1"
+
+
+def run_paths(config: RunConfig) -> RunPaths:
+    return RunPaths(config.store, config.name, config_key(config))
 
 
 def test_name_that_no_run_has_is_exit_4(verb: Verb) -> None:

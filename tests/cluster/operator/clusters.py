@@ -97,9 +97,11 @@ def _reconcile_group(api: Api, cluster: Object, pods: list[Object], group: str) 
         pod_name = pod["metadata"]["name"]
         api.delete("pods", namespace, pod_name)
         reason = "DeletedHeadPod" if is_head else "DeletedWorkerPod"
-        phase = pod["status"].get("phase")
-        kind = "head" if is_head else "worker"
-        message = f"Deleted {kind} Pod {namespace}/{pod_name}; Pod status: {phase}"
+        kind, phase = "head" if is_head else "worker", pod["status"].get("phase")
+        message = (
+            f"Deleted {kind} Pod {namespace}/{pod_name}; Pod status: {phase}; Pod restart policy: "
+            f"{pod['spec']['restartPolicy']}; Ray container terminated status: {_terminated(pod)}"
+        )
         record_event(api, cluster, reason, message, warns=False)
     if ended:
         return False
@@ -177,11 +179,16 @@ def _is_over(pod: Object) -> bool:
     """Whether a pod has ended, or its Ray container will not start again."""
     if pod["status"].get("phase") in _OVER:
         return True
+    return bool(_terminated(pod)) and pod["spec"]["restartPolicy"] == "Never"
+
+
+def _terminated(pod: Object) -> Object:
+    """How the Ray container ended; empty while it runs."""
     ray = pod["spec"]["containers"][0]["name"]
-    states = {
-        each["name"]: each.get("state", {}) for each in pod["status"].get("containerStatuses") or ()
-    }
-    return "terminated" in states.get(ray, {}) and pod["spec"]["restartPolicy"] == "Never"
+    for each in pod["status"].get("containerStatuses") or ():
+        if each["name"] == ray:
+            return dict((each.get("state") or {}).get("terminated") or {})
+    return {}
 
 
 def _is_ready(pod: Object) -> bool:

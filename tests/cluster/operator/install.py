@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.cluster import Cluster
@@ -13,6 +15,8 @@ NAME = "ray-operator"
 NAMESPACE = "kuberay-system"
 VARIABLE = "EORAY_TEST_RAY_OPERATOR"
 """Path of a real operator program, which then runs in place of the stand-in."""
+SILENCE = "RAYJOB_STATUS_CHECK_TIMEOUT_SECONDS"
+"""KubeRay's own variable, which the stand-in reads too."""
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _ALL = ["get", "list", "watch", "create", "update", "patch", "delete"]
@@ -35,20 +39,25 @@ _RULES = (
 )  # fmt: skip
 
 
-def start_operator(cluster: Cluster) -> None:
-    """Start it under an account of its own; one that runs is left."""
+def start_operator(cluster: Cluster, *, silence_s: int | None = None) -> None:
+    """Start it under an account of its own; one that runs is left.
+
+    Args:
+        cluster: Runs.
+        silence_s: A head that does not answer for so long ends its RayJob; None for KubeRay's 300.
+    """
     if cluster.machine.is_alive(NAME):
         return
     token = _make_account(cluster)
     state = cluster.slot.state
     authority, server = state / "ca.crt", f"https://{cluster.slot.node_ip}:6443"
     program = os.environ.get(VARIABLE)
+    settings = [] if silence_s is None else [f"{SILENCE}={silence_s}"]
     if program is None:
         (state / f"{NAME}.token").write_text(token)
         token_file = str(state / f"{NAME}.token")
         options = ["--server", server, "--authority", str(authority), "--token", token_file]
         search = [f"PYTHONPATH={_REPOSITORY}", "PYTHONUNBUFFERED=1"]
-        settings = [f"{n}={v}" for n, v in os.environ.items() if n.startswith("RAYJOB_")]
         python = ["env", *search, *settings, sys.executable, "-m", "tests.cluster.operator"]
         cluster.machine.start(NAME, [*python, *options])
         return
@@ -57,8 +66,20 @@ def start_operator(cluster: Cluster) -> None:
     # the program finds the cluster's names nowhere on the host: it asks through the API server
     options = ["-use-kubernetes-proxy", "-enable-leader-election=false"]
     addresses = ["-metrics-addr=:18080", "-health-probe-bind-address=:18082"]
-    words = ["env", f"KUBECONFIG={config}", program, *options, *addresses]
+    words = ["env", f"KUBECONFIG={config}", *settings, program, *options, *addresses]
     cluster.machine.start(NAME, words)
+
+
+@contextmanager
+def impatient_operator(cluster: Cluster, silence_s: int) -> Iterator[None]:
+    """Let the operator give up heads that are silent for so long, while the block lasts."""
+    stop_operator(cluster)
+    start_operator(cluster, silence_s=silence_s)
+    try:
+        yield
+    finally:
+        stop_operator(cluster)
+        start_operator(cluster)
 
 
 def stop_operator(cluster: Cluster) -> None:
