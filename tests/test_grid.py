@@ -23,6 +23,7 @@ from eoray.grid import (
     Block,
     PixelWindow,
     Tile,
+    Tiles,
     blocks_of_tiles,
     box_lonlat,
     misfit_px,
@@ -355,3 +356,21 @@ def test_ten_metre_pixels_of_the_equator_cover_the_published_range() -> None:
     border = pixel_area_m2(tile_containing(32, 11.99, 0.01), 10)
     assert centre.max() == pytest.approx(100.08, abs=0.005)
     assert border.min() == pytest.approx(99.80, abs=0.01)
+
+
+def test_tiles_as_numbers_are_the_tiles_in_order() -> None:
+    some = [Tile(33, 5, 2), Tile(32, 400, 70), Tile(32, 400, 9), Tile(32, 7, 97), Tile(33, 5, 2)]
+    tiles = Tiles.of(some)
+    told = sorted(set(some))
+    assert list(tiles) == told
+    assert [tiles[i] for i in range(-4, 4)] == told * 2
+    assert tiles[1:3] == told[1:3]
+    assert tiles == told
+    assert tiles != told[:3]
+    assert Tile(32, 7, 97) in tiles
+    assert Tile(31, 7, 97) not in tiles
+    assert Tiles.of(tiles) is tiles
+    assert [(part.zone, len(part)) for part in tiles.parts] == [(32, 3), (33, 1)]
+    assert tiles.parts[0].places.tolist() == [7 * 98 + 97, 400 * 98 + 9, 400 * 98 + 70]
+    with pytest.raises(IndexError):
+        tiles[4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from eoray.catalog.providers import SCL, asset_keys, bands_present
-from eoray.catalog.signing import without_signature
+from eoray.catalog.signing import login_fields, login_url, without_signature
 from eoray.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -176,9 +177,15 @@ def _unplaced(item: pystac.Item, key: str, name: str, value: Any) -> str:
 _UNREADABLE = ("openIdConnect", "oauth2")
 """Schemes of the extension ``authentication`` that ask for a person's login."""
 
+_OTHER_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
+"""Where one is set, S3 can be read: a login is the slower way."""
+
 
 def _places(item: pystac.Item, key: str) -> list[tuple[str, str]]:
-    """(name, href) of a file, those first that need no login; its own href is named ""."""
+    """(name, href) of a file, best first; its own href is named "".
+
+    Places behind a login are left out, unless the environment has what eoray logs in with.
+    """
     extra = item.assets[key].extra_fields
     found = [("", _href(item, key), extra)]
     listed = extra.get("alternate")
@@ -187,7 +194,10 @@ def _places(item: pystac.Item, key: str) -> list[tuple[str, str]]:
         if isinstance(href, str) and urlparse(href).scheme:
             found.append((name, without_signature(href), other))
     readable = [(name, href) for name, href, fields in found if not _needs_login(item, fields)]
-    return readable or [found[0][:2]]
+    behind = [(name, href) for name, href, fields in found if _needs_login(item, fields)]
+    known = [(name, href) for name, href in behind if login_fields() and login_url(href)]
+    keyless = not any(os.environ.get(name) for name in _OTHER_KEYS)
+    return ([*known, *readable] if keyless else [*readable, *known]) or [found[0][:2]]
 
 
 def _needs_login(item: pystac.Item, fields: Mapping[str, Any]) -> bool:

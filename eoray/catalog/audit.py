@@ -27,7 +27,7 @@ from eoray.catalog.orbit import (
     passes,
     sun_position,
 )
-from eoray.grid import to_lonlat
+from eoray.grid import Tiles, to_lonlat
 
 if TYPE_CHECKING:
     import pystac
@@ -294,7 +294,7 @@ def _pass_over(one: Scene | ItemFacts, lon: float, lat: float) -> tuple[str, str
 
 
 def _places(tiles: Sequence[Tile], aoi: BaseGeometry | None) -> list[Place]:
-    chosen = sorted(tiles)
+    chosen: Sequence[Tile] = Tiles.of(tiles)
     if len(chosen) > MAX_PLACES:
         at = np.linspace(0, len(chosen) - 1, MAX_PLACES).round().astype(int)
         chosen = [chosen[i] for i in at]

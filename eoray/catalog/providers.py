@@ -45,6 +45,9 @@ class Provider:
     tokens: str = ""
     """Where rights to read its files are given out, by ``{account}`` and ``{container}`` of Azure;
     "" where links need no signature."""
+    logins: str = ""
+    """Where a user logs in for those of its files that HTTP serves: the token endpoint of OpenID
+    Connect; "" where none is needed. No run file can name another: a password goes there."""
     at_once: int = 16
     """Requests for files that a process has in flight to begin with; it adapts to answers."""
 
@@ -85,7 +88,12 @@ CDSE = Provider(
     collections=("sentinel-2-l2a",),
     markers=("eopf:",),
     asset_names=("{id}_{resolution}m",),
-    file_servers=("s3://eodata",),
+    file_servers=(
+        "s3://eodata",
+        "https://download.dataspace.copernicus.eu",
+        "https://zipper.dataspace.copernicus.eu",
+    ),
+    logins="https://identity.dataspace.copernicus.eu/auth/realms/CDSE/protocol/openid-connect/token",
     # four connections a user are what its quotas grant
     at_once=4,
 )
@@ -172,6 +180,15 @@ def token_address(server: str) -> str:
         server: Scheme and host, or bucket.
     """
     return _provider_at(server).tokens
+
+
+def login_address(server: str) -> str:
+    """Where a user logs in to read the files of a server; "" where nobody needs to.
+
+    Args:
+        server: Scheme and host, or bucket.
+    """
+    return _provider_at(server).logins if server.startswith("http") else ""
 
 
 def _provider_at(server: str) -> Provider:

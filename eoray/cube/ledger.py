@@ -7,7 +7,7 @@ run that was killed is planned again against it and goes on. There is no other b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,6 +104,7 @@ class Ledger:
         self._group: ZarrGroup | None = root.get(path)
         self._batches: dict[int, dict[str, _Cells]] = {}
         self._sources: list[str] | None = None
+        self._fields: tuple[str, ...] | None = None
 
     @property
     def sources(self) -> list[str]:
@@ -118,7 +119,7 @@ class Ledger:
         fill = store.LEDGER_FILLS.get(name, 0)
         plane = np.full(math.prod(self.shape), fill, store.LEDGER_ARRAYS[name])
         cells = self._cells(entry)
-        plane[cells.place] = cells.values[name]
+        plane[cells.place] = self._values(name, entry)
         return plane.reshape(self.shape)
 
     def get(self, tile: Tile, entry: str) -> TileReceipt | None:
@@ -132,9 +133,27 @@ class Ledger:
             return None
         return self._receipt(cells, at, entry)
 
+    def column(self, name: str, tiles: Sequence[Tile], entry: str) -> np.ndarray:
+        """One ledger array at some tiles of an entry; fill where nothing was ever done.
+
+        Args:
+            name: One of ``fields``; ``source`` counts into ``sources``, -1 where there is none.
+            tiles: Of this zone.
+            entry: Key of the time entry.
+        """
+        found = np.full(len(tiles), store.LEDGER_FILLS.get(name, 0), store.LEDGER_ARRAYS[name])
+        cells = self._cells(entry) if entry in self._index else None
+        if cells is not None and len(cells.place):
+            wide = self.shape[1]
+            places = np.fromiter((t.row * wide + t.col for t in tiles), np.int64, len(tiles))
+            at = np.minimum(np.searchsorted(cells.place, places), len(cells.place) - 1)
+            known = cells.place[at] == places
+            found[known] = self._values(name, entry)[at[known]]
+        return found
+
     def _receipt(self, cells: _Cells, at: int, entry: str) -> TileReceipt:
         row, col = divmod(int(cells.place[at]), self.shape[1])
-        found = {name: int(values[at]) for name, values in cells.values.items()}
+        found = {name: int(self._values(name, entry)[at]) for name in self.fields}
         return TileReceipt(
             tile=Tile(self.zone, row, col),
             entry=entry,
@@ -148,28 +167,33 @@ class Ledger:
 
     def _cells(self, entry: str) -> _Cells:
         """What is done at an entry; its neighbours in the list are read with it."""
-        index = self._index[entry]
-        batch = index // BATCH
+        batch = self._index[entry] // BATCH
         if batch not in self._batches:
-            self._batches[batch] = self._read_batch(range(batch * BATCH, (batch + 1) * BATCH))
+            status = read_planes(self._group["status"], self._positions(batch))  # type: ignore[index]
+            places = (np.flatnonzero(plane != NEVER) for plane in status)
+            named = zip(self.entries[batch * BATCH :], places, strict=False)
+            self._batches[batch] = {key: _Cells(place, {}) for key, place in named}
         return self._batches[batch][entry]
 
-    def _read_batch(self, wanted: range) -> dict[str, _Cells]:
-        positions = [i for i in wanted if i < len(self.entries)]
-        group = self._group
-        status = read_planes(group["status"], positions)  # type: ignore[index]
-        places = [np.flatnonzero(plane != NEVER) for plane in status]
-        batch = {self.entries[i]: _Cells(p, {}) for i, p in zip(positions, places, strict=True)}
-        for name in _stored(group):
-            stored = read_planes(group[name], positions)  # type: ignore[index]
-            for cells, plane in zip(batch.values(), stored, strict=True):
-                cells.values[name] = plane.ravel()[cells.place]
-        return batch
+    def _values(self, name: str, entry: str) -> np.ndarray:
+        """One array at the cells of an entry; a run that goes on asks for few of them."""
+        cells = self._cells(entry)
+        if name not in cells.values:
+            batch = self._index[entry] // BATCH
+            stored = read_planes(self._group[name], self._positions(batch))  # type: ignore[index]
+            for beside, plane in zip(self._batches[batch].values(), stored, strict=True):
+                beside.values[name] = plane.ravel()[beside.place]
+        return cells.values[name]
+
+    def _positions(self, batch: int) -> range:
+        return range(batch * BATCH, min((batch + 1) * BATCH, len(self.entries)))
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Names for :meth:`field`."""
-        return () if self._group is None else _stored(self._group)
+        if self._fields is None:
+            self._fields = () if self._group is None else _stored(self._group)
+        return self._fields
 
     def receipts(self, entry: str) -> list[TileReceipt]:
         """Every tile done at an entry, in order of row and column."""

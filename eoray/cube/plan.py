@@ -1,33 +1,23 @@
 """From scenes and tiles to tasks: which granules each tile meets, and who reads them.
 
-Planet-scale plans hold millions of (tile, datatake) pairs, so pairs are found with arrays, zone by
-zone, and strings and tuples that many tiles share are made once.
+Planet-scale plans hold millions of (tile, datatake) pairs, so pairs are found and kept as arrays,
+zone by zone; a row is made when it is asked for.
 """
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import accumulate, pairwise
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
 from eoray.cube.layout import TimeEntry
-from eoray.grid import (
-    TILE_M,
-    Block,
-    Tile,
-    Zone,
-    blocks_of_cells,
-    blocks_of_tiles,
-    box_lonlat,
-    lattice_of,
-)
-from eoray.grid.lattice import from_lonlat, to_lonlat
-from eoray.grid.place import zone_boxes
+from eoray.cube.meet import Places, Swarm
+from eoray.grid import Block, Cells, Tile, Tiles, Zone, blocks_of_tiles
 
 if TYPE_CHECKING:
     from eoray.catalog.scene import Scene
@@ -35,8 +25,9 @@ if TYPE_CHECKING:
 BLOCK_EDGE = 4
 """Tiles along a block: a 1024 px block of a COG is then decoded 1.4 to 1.6 times, not 3.9."""
 
-_REACH_M = 2.0 * TILE_M
-"""Tiles of a zone reach beyond its border by less than this, what masks look at included."""
+type Reads = tuple[Zone, list[Scene], np.ndarray, np.ndarray]
+"""A zone, scenes, which of these each read takes, and for which block: dims (row, column, n_rows,
+n_cols) x read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,191 +50,210 @@ class SceneRow:
 
 
 def plan_scenes(
-    scenes: Sequence[Scene], tiles: Sequence[Tile]
-) -> tuple[dict[Zone, list[TimeEntry]], list[SceneRow]]:
+    scenes: Sequence[Scene], tiles: Iterable[Tile]
+) -> tuple[dict[Zone, list[TimeEntry]], SceneRows]:
     """Group scenes and tiles into time entries and tasks.
 
     Args:
         scenes: Resolved scenes of one lineage, any order.
-        tiles: Tiles of the AOI, each once.
+        tiles: Tiles of the AOI.
 
     Returns:
         Entries by zone, and rows sorted by zone, time and block. Each (tile, datatake) that a
         scene touches is in exactly one row, and no row depends on the others.
     """
-    ordered = sorted(scenes, key=attrgetter("sensing_time", "datatake", "item_id"))
-    takes = {scene.datatake: None for scene in ordered}
-    rank = dict(zip(takes, range(len(takes)), strict=True))
+    takes = _Takes.of(scenes)
+    swarm = Swarm(takes.scenes)
     entries: dict[Zone, list[TimeEntry]] = {}
-    rows: list[SceneRow] = []
-    cells = sorted(tiles, key=attrgetter("zone", "row", "col"))
-    for zone, part in groupby(cells, attrgetter("zone")):
-        here = _Places(zone, tuple(part))
-        near = [scene for scene, hit in zip(ordered, here.reached_by(ordered), strict=True) if hit]
-        near.sort(key=lambda scene: (rank[scene.datatake], scene.item_id))
-        for datatake, members in groupby(near, attrgetter("datatake")):
-            met = _Meetings.of(tuple(members), here)
-            if met.found:
-                entries.setdefault(zone, []).append(_entry(datatake, met.scenes))
-                rows += met.rows(datatake)
-    rows.sort(key=lambda row: (row.block.zone, row.scenes[0].sensing_time, row.key))
-    return entries, rows
+    parts = []
+    for cells in Tiles.of(tiles).parts:
+        which, tile = Places(cells).met_by(swarm)
+        if len(which):
+            entries[cells.zone] = takes.entries(which)
+            parts.append(_ZoneRows.of(cells, which, tile, takes))
+    return entries, SceneRows(takes.scenes, parts)
 
 
 def scenes_over(scenes: Sequence[Scene], tile: Tile) -> tuple[Scene, ...]:
     """Scenes that may hold pixels of a tile, or of what masks look at around it."""
-    place = _Places(tile.zone, (tile,))
-    return tuple(scene for scene in scenes if len(place.touched_by(scene)))
-
-
-class _Places:
-    """The tiles of one zone, with what scenes are held against."""
-
-    def __init__(self, zone: Zone, tiles: tuple[Tile, ...]) -> None:
-        self.zone, self.tiles = zone, tiles
-        self.lattice = lattice_of(zone)
-        self.rows = np.array([tile.row for tile in tiles])
-        self.cols = np.array([tile.col for tile in tiles])
-        edge = self.lattice.edge
-        y, x = self._margins()
-        left, top = self.lattice.x + self.cols * edge, self.lattice.y - self.rows * edge
-        self._bounds = np.stack([left - x, top - edge - y, left + edge + x, top + y])
-        """Dims (x min, y min, x max, y max) x tile, with what masks look at."""
-        self._outlines = np.full(len(tiles), None, object)
-
-    def _margins(self) -> tuple[Any, Any]:
-        if self.lattice.overlaps:
-            return self.lattice.margin(0, 0)
-        margins = [self.lattice.margin(tile.row, tile.col) for tile in self.tiles]
-        y, x = np.array(margins).T
-        return y, x
-
-    def reached_by(self, scenes: Sequence[Scene]) -> np.ndarray:
-        """Tell which scenes may touch a tile of the zone; too many rather than too few."""
-        if not (self.lattice.overlaps and len(scenes)):
-            return np.ones(len(scenes), bool)
-        west, south, east, north = np.array([scene.bbox for scene in scenes]).T
-        east = np.where(west > east, east + 360.0, east)
-        reached = np.array([scene.grid_epsg == self.lattice.epsg for scene in scenes])
-        for x0, y0, x1, y1 in zone_boxes(self.lattice.epsg - 32600):
-            slack_y = _REACH_M / 110_000
-            poleward = min(max(abs(y0), abs(y1)) + slack_y, 89.0)
-            slack_x = slack_y / math.cos(math.radians(poleward))
-            lat = (south <= y1 + slack_y) & (north >= y0 - slack_y)
-            for turn in (-360.0, 0.0, 360.0):
-                lon = (west + turn <= x1 + slack_x) & (east + turn >= x0 - slack_x)
-                reached |= lat & lon
-        return reached
-
-    def touched_by(self, scene: Scene) -> np.ndarray:
-        """Positions of the tiles that may hold pixels of a scene, or of what masks look at."""
-        if scene.grid_epsg == self.lattice.epsg:
-            a, _, c, _, e, f = scene.extent.transform
-            height, width = scene.extent.shape
-            return self._within((c, f + e * height, c + a * width, f))
-        near = self._near(scene.bbox)
-        if not len(near):
-            return near
-        import shapely
-
-        hit = shapely.intersects(box_lonlat(*scene.bbox), self._outlines_of(near))
-        return near[np.asarray(hit)]
-
-    def _within(self, bounds: tuple[float, float, float, float]) -> np.ndarray:
-        """Tiles that share an area with bounds in the CRS of the lattice."""
-        x0, y0, x1, y1 = bounds
-        edge, top = self.lattice.edge, self.lattice.y
-        first, last = 0, len(self.tiles)
-        if self.lattice.overlaps:  # tiles are in order of rows
-            rows = [(top - y1) // edge - 1, (top - y0) // edge + 2]
-            first, last = (int(at) for at in np.searchsorted(self.rows, rows))
-        left, bottom, right, upper = self._bounds[:, first:last]
-        hit = (x0 < right) & (x1 > left) & (y1 > bottom) & (y0 < upper)
-        return first + np.flatnonzero(hit)
-
-    def _near(self, bbox: tuple[float, float, float, float]) -> np.ndarray:
-        """Tiles that a scene of another CRS may touch; too many rather than too few."""
-        if not self.lattice.overlaps:
-            return np.arange(len(self.tiles))
-        west, south, east, north = bbox
-        if west > east:
-            east += 360.0
-        lon, lat = np.linspace(west, east, 33), np.linspace(south, north, 33)
-        ring = [np.tile(lon, 2), np.repeat([south, north], 33)]
-        sides = [np.repeat([west, east], 33), np.tile(lat, 2)]
-        x, y = from_lonlat(self.lattice.epsg).transform(*np.concatenate([ring, sides], axis=1))
-        if not (np.isfinite(x).all() and np.isfinite(y).all()):
-            return np.arange(len(self.tiles))
-        reach = self.lattice.edge
-        return self._within((x.min() - reach, y.min() - reach, x.max() + reach, y.max() + reach))
-
-    def _outlines_of(self, positions: np.ndarray) -> np.ndarray:
-        """Tiles with their margins as lon/lat polygons, made when they are first asked for."""
-        absent = positions[[self._outlines[i] is None for i in positions]]
-        if len(absent):
-            self._outlines[absent] = self._make_outlines(absent)
-        return np.asarray(self._outlines[positions])
-
-    def _make_outlines(self, positions: np.ndarray) -> np.ndarray:
-        import shapely
-
-        half = self.lattice.edge * 5_000 / TILE_M
-        rings = shapely.segmentize(shapely.box(*self._bounds[:, positions]), half)
-        lonlat = shapely.transform(rings, self._to_lonlat)
-        west, south, east, north = shapely.bounds(lonlat).T
-        for i in np.flatnonzero(east - west > 180):  # the outline crosses the antimeridian
-            lon = shapely.get_coordinates(lonlat[i])[:, 0]
-            lonlat[i] = box_lonlat(lon[lon > 0].min(), south[i], lon[lon < 0].max(), north[i])
-        return np.asarray(lonlat)
-
-    def _to_lonlat(self, xy: np.ndarray) -> np.ndarray:
-        return np.stack(to_lonlat(self.lattice, *xy.T), axis=1)
+    which, _ = Places(Tiles.of([tile]).parts[0]).met_by(Swarm(scenes))
+    return tuple(scenes[i] for i in np.sort(which).tolist())
 
 
 @dataclass(frozen=True, slots=True)
-class _Meetings:
-    """Which scenes of a datatake the tiles of a zone meet."""
+class _Takes:
+    """Scenes by datatake."""
 
-    places: _Places
-    positions: np.ndarray
-    """Of the tiles that meet one, ascending."""
-    found: list[tuple[int, ...]]
-    """Numbers of the scenes that each of them meets."""
-    members: Sequence[Scene]
-    """In order of their ids."""
+    scenes: tuple[Scene, ...]
+    """In order of datatakes, and of ids within one."""
+    number: np.ndarray
+    """Of the datatake of each scene, in order of their first sensing time."""
+    time: np.ndarray
+    """Rank of the sensing time of each scene."""
+    name: np.ndarray
+    """Rank of the datatake's key of each scene."""
 
     @classmethod
-    def of(cls, members: Sequence[Scene], places: _Places) -> _Meetings:
-        """Hold the scenes of a datatake against the tiles of a zone."""
-        touched = [places.touched_by(scene) for scene in members]
-        tile = np.concatenate(touched)
-        number = np.repeat(np.arange(len(members)), [len(part) for part in touched])
-        order = np.lexsort((number, tile))
-        met, first = np.unique(tile[order], return_index=True)
-        numbers, ends = number[order].tolist(), [*first.tolist(), len(tile)]
-        return cls(places, met, [tuple(numbers[a:b]) for a, b in pairwise(ends)], members)
+    def of(cls, scenes: Sequence[Scene]) -> _Takes:
+        ordered = sorted(scenes, key=attrgetter("sensing_time", "datatake", "item_id"))
+        keys = {scene.datatake: None for scene in ordered}
+        rank = dict(zip(keys, range(len(keys)), strict=True))
+        ordered.sort(key=lambda scene: (rank[scene.datatake], scene.item_id))
+        times = sorted({scene.sensing_time for scene in ordered})
+        of_time = dict(zip(times, range(len(times)), strict=True))
+        of_name = dict(zip(sorted(keys), range(len(keys)), strict=True))
+        columns = [
+            (rank[scene.datatake], of_time[scene.sensing_time], of_name[scene.datatake])
+            for scene in ordered
+        ]
+        return cls(tuple(ordered), *np.array(columns, np.int64).reshape(-1, 3).T)
+
+    def entries(self, which: np.ndarray) -> list[TimeEntry]:
+        """Entries of the datatakes of some scenes."""
+        found = np.unique(which)
+        borders = np.flatnonzero(np.diff(self.number[found])) + 1
+        return [
+            _entry([self.scenes[i] for i in part.tolist()]) for part in np.split(found, borders)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _ZoneRows:
+    """Rows of one zone as columns."""
+
+    cells: Cells
+    rows: np.ndarray
+    """Dims (first, end) x row: which of the places belong to it, in the order of rows."""
+    tile: np.ndarray
+    """Place: position of the tile in ``cells``."""
+    pairs: np.ndarray
+    """Place: where its scenes begin; one more at the end."""
+    which: np.ndarray
+    """Pair: position of the scene; ascending within a place."""
+
+    @classmethod
+    def of(cls, cells: Cells, which: np.ndarray, tile: np.ndarray, takes: _Takes) -> _ZoneRows:
+        """Group pairs of scene and tile: a place is a tile in a datatake, a row a block in one."""
+        width = cells.lattice.n_cols // BLOCK_EDGE + 1
+        block = (cells.rows // BLOCK_EDGE * width + cells.cols // BLOCK_EDGE)[tile]
+        take = takes.number[which]
+        order = np.lexsort((which, tile, block, take))
+        which, tile, block, take = (part[order] for part in (which, tile, block, take))
+        new_row = np.diff(block, prepend=-1) | np.diff(take, prepend=-1) != 0
+        new_place = new_row | (np.diff(tile, prepend=-1) != 0)
+        begins, pairs = np.flatnonzero(new_row), np.flatnonzero(new_place)
+        first = np.searchsorted(pairs, begins)
+        earliest = np.minimum.reduceat(which, begins)
+        head = tile[begins]
+        order = np.lexsort((head, takes.name[earliest], takes.time[earliest]))
+        rows = np.stack([first, np.append(first[1:], len(pairs))])[:, order]
+        # half the memory: positions of tiles and scenes are far from 2 ** 31
+        tile, which = tile[pairs].astype(np.int32), which.astype(np.int32)
+        return cls(cells, rows, tile, np.append(pairs, len(which)), which)
+
+    def row(self, scenes: Sequence[Scene], number: int) -> SceneRow:
+        """Make one row."""
+        first, end = self.rows[:, number].tolist()
+        ends = self.pairs[first : end + 1]
+        which = self.which[ends[0] : ends[-1]].tolist()
+        met = [tuple(which[a:b]) for a, b in pairwise((ends - ends[0]).tolist())]
+        at = self.tile[first:end]
+        rows, cols = self.cells.rows[at].tolist(), self.cells.cols[at].tolist()
+        zone, top, left = self.cells.zone, min(rows), min(cols)
+        tiles = tuple(Tile(zone, row, col) for row, col in zip(rows, cols, strict=True))
+        sources = {found: _source(scenes[i] for i in found) for found in set(met)}
+        members = tuple(scenes[i] for i in sorted(set(which)))
+        return SceneRow(
+            key=f"{members[0].datatake}/{tiles[0].id}x{len(tiles)}",
+            entry=members[0].datatake,
+            block=Block(zone, top, left, max(rows) - top + 1, max(cols) - left + 1),
+            tiles=tiles,
+            scenes=members,
+            sources=tuple(sources[found] for found in met),
+        )
+
+    def reads(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which scenes each row reads: positions of scenes, and of their blocks.
+
+        Returns:
+            Scenes, and dims (row, column, n_rows, n_cols) x read: the block of tiles around them.
+        """
+        first, end = self.rows
+        order = np.argsort(first)  # places lie in the order of datatake and block
+        starts = first[order]
+        row, col = self.cells.rows[self.tile], self.cells.cols[self.tile]
+        top, left = np.minimum.reduceat(row, starts), np.minimum.reduceat(col, starts)
+        height = np.maximum.reduceat(row, starts) - top + 1
+        width = np.maximum.reduceat(col, starts) - left + 1
+        number = np.repeat(
+            np.arange(len(starts)), np.diff(self.pairs[np.append(starts, end.max())])
+        )
+        at, which = np.divmod(np.unique(number * 2**31 + self.which), 2**31)
+        return which, np.stack([top, left, height, width])[:, at]
+
+
+class SceneRows(Sequence[SceneRow]):
+    """Rows sorted by zone, time and block: columns of numbers, of which rows are made one by one.
+
+    A million tiles take some 30 MB here, and hundreds as objects.
+    """
+
+    def __init__(self, scenes: Sequence[Scene], parts: Sequence[_ZoneRows]) -> None:
+        """Join zones; made by :func:`plan_scenes`."""
+        self._known = scenes
+        self._parts = parts
+        self._ends = list(accumulate(part.rows.shape[1] for part in parts))
+
+    def __len__(self) -> int:
+        """How many."""
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[SceneRow]:
+        """Rows in order."""
+        for part in self._parts:
+            for number in range(part.rows.shape[1]):
+                yield part.row(self._known, number)
+
+    @overload
+    def __getitem__(self, index: int) -> SceneRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[SceneRow]: ...
+    def __getitem__(self, index: int | slice) -> SceneRow | list[SceneRow]:
+        """One row, or a list of some."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        at = bisect_right(self._ends, position)
+        part = self._parts[at]
+        return part.row(self._known, position - (self._ends[at] - part.rows.shape[1]))
+
+    @property
+    def n_places(self) -> int:
+        """(tile, datatake) pairs of all rows."""
+        return sum(len(part.tile) for part in self._parts)
+
+    @property
+    def n_tiles(self) -> int:
+        """Distinct tiles of all rows."""
+        return sum(len(np.unique(part.tile)) for part in self._parts)
+
+    @property
+    def zones(self) -> list[Zone]:
+        """Zones that rows lie in."""
+        return [part.cells.zone for part in self._parts]
 
     @property
     def scenes(self) -> list[Scene]:
-        """Scenes that some tile meets, in order of their ids."""
-        return [self.members[i] for i in sorted(set().union(*self.found))]
+        """Scenes that some row reads, in order of datatakes."""
+        met = [np.unique(part.which) for part in self._parts]
+        return [self._known[i] for i in np.unique(np.concatenate(met)).tolist()] if met else []
 
-    def rows(self, datatake: str) -> Iterator[SceneRow]:
-        """The tasks of the datatake in this zone."""
-        places = self.places
-        sources = {found: _source(self.members[i] for i in found) for found in set(self.found)}
-        cells = places.rows[self.positions], places.cols[self.positions]
-        tiles = [places.tiles[i] for i in self.positions.tolist()]
-        for block, within in blocks_of_cells(places.zone, *cells, BLOCK_EDGE):
-            first, met = tiles[within[0]], [self.found[i] for i in within]
-            yield SceneRow(
-                key=f"{datatake}/{first.id}x{len(within)}",
-                entry=datatake,
-                block=block,
-                tiles=tuple(tiles[i] for i in within),
-                scenes=tuple(self.members[i] for i in sorted(set().union(*set(met)))),
-                sources=tuple(sources[found] for found in met),
-            )
+    def reads(self) -> Iterator[Reads]:
+        """What all rows read, zone by zone: each scene once a row."""
+        for part in self._parts:
+            which, blocks = part.reads()
+            met, at = np.unique(which, return_inverse=True)
+            yield part.cells.zone, [self._known[i] for i in met.tolist()], at, blocks
 
 
 def _source(scenes: Iterable[Scene]) -> str:
@@ -254,7 +264,8 @@ def _source(scenes: Iterable[Scene]) -> str:
     )
 
 
-def _entry(datatake: str, scenes: Sequence[Scene]) -> TimeEntry:
+def _entry(scenes: Sequence[Scene]) -> TimeEntry:
+    """The step of time of some scenes of one datatake."""
     first = scenes[0]
     refined = {s.refined for s in scenes}
     columns: dict[str, str | float | int] = {
@@ -268,7 +279,7 @@ def _entry(datatake: str, scenes: Sequence[Scene]) -> TimeEntry:
     }
     for name in ("sun_zenith", "sun_azimuth", "view_zenith", "view_azimuth"):
         columns[name] = float(np.mean([getattr(s, name) for s in scenes]))
-    return TimeEntry(datatake, first.sensing_time, columns)
+    return TimeEntry(first.datatake, first.sensing_time, columns)
 
 
 def _joined(values: Iterable[str]) -> str:

@@ -49,6 +49,7 @@ from eoray.grid.tile import (
     blocks_of_cells,
     blocks_of_tiles,
 )
+from eoray.grid.tiles import Cells, Tiles
 
 __all__ = [
     "COARSE_TILE_M",
@@ -63,9 +64,11 @@ __all__ = [
     "Affine6",
     "Block",
     "Bounds",
+    "Cells",
     "Lattice",
     "PixelWindow",
     "Tile",
+    "Tiles",
     "Zone",
     "area_of_use",
     "blocks_of_cells",

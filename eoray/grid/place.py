@@ -10,7 +10,7 @@ import numpy as np
 from eoray.errors import ConfigError
 from eoray.grid.antimeridian import split_antimeridian
 from eoray.grid.lattice import Lattice, Zone, from_lonlat, lattice_of, zone_of_epsg
-from eoray.grid.tile import Tile
+from eoray.grid.tiles import Cells, Tiles
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -68,7 +68,7 @@ def box_lonlat(west: float, south: float, east: float, north: float) -> BaseGeom
     )
 
 
-def tiles_of_geometry(geometry: BaseGeometry, grid: Lattice | None = None) -> list[Tile]:
+def tiles_of_geometry(geometry: BaseGeometry, grid: Lattice | None = None) -> Tiles:
     """List the tiles that hold the owned pixels of a place.
 
     Args:
@@ -76,7 +76,7 @@ def tiles_of_geometry(geometry: BaseGeometry, grid: Lattice | None = None) -> li
         grid: The user's grid; None for the world grid.
 
     Returns:
-        Sorted tiles. Near a zone border each side's own tiles are listed.
+        Tiles in order. Near a zone border each side's own tiles are listed.
 
     Raises:
         ConfigError: The place is empty, or reaches beyond 84 N or 80 S, or beyond the grid.
@@ -87,20 +87,22 @@ def tiles_of_geometry(geometry: BaseGeometry, grid: Lattice | None = None) -> li
         raise ConfigError("aoi is empty; give a polygon, [west, south, east, north] or tile ids")
     geometry = split_antimeridian(geometry)
     if grid is not None:
-        return _tiles_in_grid(grid, geometry)
+        return Tiles([_tiles_in_grid(grid, geometry)])
     west, south, east, north = geometry.bounds
     if south < MIN_LAT or north > MAX_LAT:
         raise ConfigError(
             f"aoi reaches from latitude {south:.2f} to {north:.2f}, but UTM ends at "
             f"{MIN_LAT:.0f} and {MAX_LAT:.0f}; cut it there (Sentinel-2 maps no land beyond)"
         )
-    tiles: list[Tile] = []
+    parts: list[Cells] = []
     for zone in range(1, 61):
         boxes = [b for b in zone_boxes(zone) if b[0] <= east and b[2] >= west]
         if boxes:
             area = shapely.union_all([shapely.box(*box) for box in boxes])
-            tiles += _tiles_in_zone(zone, _share(geometry, geometry.intersection(area)))
-    return sorted(tiles)
+            share = _share(geometry, geometry.intersection(area))
+            if not share.is_empty:
+                parts.append(_cells_hit(zone, _project(lattice_of(zone), share)))
+    return Tiles(parts)
 
 
 def _share(whole: BaseGeometry, part: BaseGeometry) -> BaseGeometry:
@@ -112,13 +114,7 @@ def _share(whole: BaseGeometry, part: BaseGeometry) -> BaseGeometry:
     return shapely.union_all(parts[shapely.get_dimensions(parts) == dimension])
 
 
-def _tiles_in_zone(zone: int, geometry: BaseGeometry) -> list[Tile]:
-    if geometry.is_empty:
-        return []
-    return _cells_hit(zone, _project(lattice_of(zone), geometry))
-
-
-def _tiles_in_grid(grid: Lattice, geometry: BaseGeometry) -> list[Tile]:
+def _tiles_in_grid(grid: Lattice, geometry: BaseGeometry) -> Cells:
     """Tiles of a user's grid; a place that reaches beyond it is refused, never cut off."""
     area = area_of_use(grid.epsg)
     if not geometry.intersects(area):
@@ -147,7 +143,7 @@ def _tiles_in_grid(grid: Lattice, geometry: BaseGeometry) -> list[Tile]:
             f"{grid.name!r}, which ends at {_shown((right, bottom))}; give it a larger size, "
             "[width, height] in pixels"
         )
-    return sorted(_cells_hit(grid, projected))
+    return _cells_hit(grid, projected)
 
 
 def _project(lattice: Lattice, geometry: BaseGeometry) -> BaseGeometry:
@@ -160,7 +156,7 @@ def _project(lattice: Lattice, geometry: BaseGeometry) -> BaseGeometry:
     return projected if projected.is_valid else shapely.make_valid(projected)
 
 
-def _cells_hit(zone: Zone, projected: BaseGeometry) -> list[Tile]:
+def _cells_hit(zone: Zone, projected: BaseGeometry) -> Cells:
     import shapely
 
     lattice = lattice_of(zone)
@@ -176,7 +172,7 @@ def _cells_hit(zone: Zone, projected: BaseGeometry) -> list[Tile]:
     rest = np.flatnonzero(~hit)
     cells = _boxes(lattice, row[rest], col[rest], 1)
     hit[rest] = shapely.intersects(projected, cells) & ~shapely.touches(projected, cells)
-    return [Tile(zone, r, c) for r, c in zip(row[hit].tolist(), col[hit].tolist(), strict=True)]
+    return Cells(zone, row[hit], col[hit])
 
 
 _SQUARE = 16

@@ -18,7 +18,7 @@ from eoray.reading.requests import (
     ask_plainly,
     status_of,
 )
-from eoray.reading.sign import forget_signature, signature
+from eoray.reading.rights import NO_RIGHT, Right, forget_right, right_to_read
 from eoray.reading.usage import READS, ReadUsage
 from eoray.storage import is_local, local_path, object_store
 
@@ -109,8 +109,8 @@ class _ObjectRanges:
         parts = urlsplit(href)
         self._server = f"{parts.scheme}://{parts.netloc}"
         self._path = unquote(parts.path[1:])
-        self._token_url = token_url(href)
-        self._query = "" if self._token_url else parts.query
+        self._href = href
+        self._given = Right(query="" if token_url(href) else parts.query)
         self._patience = patience
 
     def head(self, size: int) -> bytes:
@@ -134,27 +134,30 @@ class _ObjectRanges:
 
     def _ask(self, ranges: Sequence[Range], careful: bool) -> Sequence[Buffer]:  # noqa: FBT001 - ask_for's
         """Send requests side by side; with a new right where one was refused."""
-        if not self._token_url:
-            return self._send(ranges, self._query, careful=careful)
-        query = signature(self._token_url, self._patience)
+        right = right_to_read(self._href, self._patience)
+        if right == NO_RIGHT:
+            return self._send(ranges, self._given, careful=careful)
         try:
-            return self._send(ranges, query, careful=careful)
+            return self._send(ranges, right, careful=careful)
         except OSError as error:
             if status_of(error) not in (401, 403):
                 raise
-        forget_signature(self._token_url, query)
+        forget_right(self._href, right)
         READS.add(ReadUsage(requests=len(ranges), retries=len(ranges)))
-        return self._send(ranges, signature(self._token_url, self._patience), careful=careful)
+        right = right_to_read(self._href, self._patience)
+        return self._send(ranges, right, careful=careful)
 
-    def _send(self, ranges: Sequence[Range], query: str, *, careful: bool) -> Sequence[Buffer]:
+    def _send(self, ranges: Sequence[Range], right: Right, *, careful: bool) -> Sequence[Buffer]:
         import obstore
         from obstore.exceptions import BaseError
 
         timeout_s = min(_TIMEOUT_S, self._patience.seconds)
         if careful and self._server.startswith("http"):
             address = f"{self._server}/{quote(self._path)}"
-            return [ask_plainly(f"{address}?{query}" if query else address, ranges[0], timeout_s)]
-        store = _store(self._server, query, bucket_of(self._server), timeout_s)
+            if right.query:
+                address += f"?{right.query}"
+            return [ask_plainly(address, ranges[0], timeout_s, right.headers)]
+        store = _store(self._server, right, bucket_of(self._server), timeout_s)
         try:
             if len(ranges) == 1:
                 ((start, length),) = ranges
@@ -190,15 +193,19 @@ def _check_lengths(found: Sequence[Buffer], spans: Sequence[Range]) -> None:
 
 
 @lru_cache(maxsize=256)
-def _store(server: str, query: str, bucket: Bucket, timeout_s: float) -> ObjectStore:  # noqa: ARG001 - told apart by it
+def _store(server: str, right: Right, bucket: Bucket, timeout_s: float) -> ObjectStore:  # noqa: ARG001 - told apart by it
     """One client per server, right and bucket, which keeps its connections."""
     if not server.startswith("http"):
         return object_store(server, max_retries=0)
     from obstore.store import HTTPStore
 
     return HTTPStore.from_url(
-        f"{server}/?{query}" if query else server,
-        client_options={"allow_http": True, "timeout": timedelta(seconds=timeout_s)},
+        f"{server}/?{right.query}" if right.query else server,
+        client_options={
+            "allow_http": True,
+            "timeout": timedelta(seconds=timeout_s),
+            "default_headers": right.headers,
+        },
         # further attempts are ours: they go through the server's gate
         retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=timeout_s)},
     )

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from eoray.masking import mask
 from eoray.reading.usage import READS, ReadUsage
@@ -387,7 +387,11 @@ def _times(count: int, noun: str) -> str:
 
 
 def ask_plainly(
-    url: str, span: Range | None, timeout_s: float, headers: dict[str, str] | None = None
+    url: str,
+    span: Range | None,
+    timeout_s: float,
+    headers: dict[str, str] | None = None,
+    form: dict[str, str] | None = None,
 ) -> bytes:
     """Send one GET by the standard library, which shows the headers of a refusal.
 
@@ -396,6 +400,7 @@ def ask_plainly(
         span: (offset, length); None for all.
         timeout_s: Until the first byte, and between bytes.
         headers: To send.
+        form: Fields to POST in place of a GET.
 
     Raises:
         AnswerError: An answer other than 200 or 206.
@@ -404,7 +409,11 @@ def ask_plainly(
     sent = {"Accept-Encoding": "identity", **(headers or {})}
     if span is not None:
         sent["Range"] = f"bytes={span[0]}-{span[0] + span[1] - 1}"
-    request = urllib.request.Request(url, headers=sent)  # noqa: S310 - callers give http(s) only
+    rights = {name: sent.pop(name) for name in list(sent) if name == "Authorization"}
+    body = None if form is None else urlencode(form).encode()
+    request = urllib.request.Request(url, body, sent)  # noqa: S310 - callers give http(s) only
+    for name, value in rights.items():
+        request.add_unredirected_header(name, value)  # another server has no right to it
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310 - as above
             data: bytes = answer.read()

@@ -274,7 +274,7 @@ def _read(
     """Read by an engine, or by our own reader, or by GDAL where that one does not know the file."""
     if engine is not None:
         return method(asset, engine(asset), zone, window, resolution_m)
-    if not asset.href.lower().endswith(".jp2"):
+    if not asset.href.lower().endswith((".jp2", ".jp2)/$value")):
         try:
             file = CogFile(asset.href, memory, patience)
             return method(asset, file, zone, window, resolution_m)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from eoray import storage
 from eoray.config import resolve_path
 from eoray.errors import ConfigError, EorayError
-from eoray.grid import Lattice, Tile, box_lonlat, split_antimeridian, tiles_of_geometry
+from eoray.grid import Lattice, Tile, Tiles, box_lonlat, split_antimeridian, tiles_of_geometry
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -22,7 +22,7 @@ class Aoi:
 
     geometry: BaseGeometry
     """Lon/lat in degrees, split at the antimeridian."""
-    tiles: tuple[Tile, ...]
+    tiles: Tiles
 
 
 def resolve_aoi(aoi: str | Sequence[float | str], folder: Path, grid: Lattice | None = None) -> Aoi:
@@ -39,13 +39,13 @@ def resolve_aoi(aoi: str | Sequence[float | str], folder: Path, grid: Lattice | 
     """
     if isinstance(aoi, str):
         geometry = _read(resolve_path(aoi, folder))
-        return Aoi(geometry, tuple(tiles_of_geometry(geometry, grid)))
+        return Aoi(geometry, tiles_of_geometry(geometry, grid))
     values = list(aoi)
     if values and all(isinstance(value, str) for value in values):
-        tiles = tuple(sorted({Tile.from_id(str(value)) for value in values}))
+        tiles = Tiles.of(Tile.from_id(str(value)) for value in values)
         return Aoi(_outline(tiles), tiles)
     geometry = _box([float(value) for value in values])
-    return Aoi(geometry, tuple(tiles_of_geometry(geometry, grid)))
+    return Aoi(geometry, tiles_of_geometry(geometry, grid))
 
 
 def _box(values: list[float]) -> BaseGeometry:

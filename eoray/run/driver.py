@@ -23,6 +23,7 @@ from eoray.execute import Executor, run_tasks
 from eoray.grid import Tile, Zone
 from eoray.log import get_logger
 from eoray.reading.usage import READS, ReadUsage
+from eoray.run.chosen import Chosen
 from eoray.run.meters import StageMeter
 
 if TYPE_CHECKING:
@@ -138,22 +139,17 @@ class Driver:
         if changed:
             self._commit(session, f"{plan.name}: axes of {plan.spec.name}")
 
-    def _todo(self, plan: StagePlan, report: StageReport) -> list[Any]:
+    def _todo(self, plan: StagePlan, report: StageReport) -> Chosen:
         """Rows, or the part of them, that the ledger does not call done from these sources."""
         root = self._read_root()
         ledgers = {zone: Ledger(root, plan.spec.name, zone) for zone in plan.entries}
-        todo = []
-        for row in plan.rows:
-            missing = [
-                tile
-                for tile, source in zip(row.tiles, row.sources, strict=True)
-                if (tile, row.entry) in plan.again
-                or not _is_done(ledgers[tile.zone], tile, row.entry, source)
-            ]
+        todo = Chosen(plan.rows)
+        for number, row in enumerate(plan.rows):
+            missing = _missing(ledgers[row.tiles[0].zone], row, plan.again)
             if not missing:
                 report.skipped += 1
             else:
-                todo.append(row if len(missing) == len(row.tiles) else row.only(missing))
+                todo.take(number, row.only(missing) if len(missing) < len(row.tiles) else None)
         return todo
 
     def _run_rows(
@@ -265,8 +261,10 @@ class Driver:
     def _failed_reads(self, plan: StagePlan) -> int:
         root = self._read_root()
         ledgers = {zone: Ledger(root, plan.spec.name, zone) for zone in plan.entries}
-        found = (ledgers[tile.zone].get(tile, row.entry) for row in plan.rows for tile in row.tiles)
-        return sum(receipt.n_failed for receipt in found if receipt is not None)
+        return sum(
+            int(ledgers[row.tiles[0].zone].column("n_failed", row.tiles, row.entry).sum())
+            for row in plan.rows
+        )
 
 
 def _log_holes(stage: str, tiles: Sequence[TileReceipt]) -> None:
@@ -289,9 +287,14 @@ def _log_holes(stage: str, tiles: Sequence[TileReceipt]) -> None:
         )
 
 
-def _is_done(ledger: Ledger, tile: Tile, entry: str, source: str) -> bool:
-    receipt = ledger.get(tile, entry)
-    return receipt is not None and receipt.source == source
+def _missing(ledger: Ledger, row: Any, again: frozenset[tuple[Tile, str]]) -> list[Tile]:
+    """Tiles of a row that are not done from its sources, or are to be made again."""
+    sources, known = ledger.sources, ledger.column("source", row.tiles, row.entry).tolist()
+    return [
+        tile
+        for tile, source, at in zip(row.tiles, row.sources, known, strict=True)
+        if at < 0 or sources[at] != source or (tile, row.entry) in again
+    ]
 
 
 def _check_disjoint(written: Sequence[tuple[Tile, str]]) -> None:

@@ -74,14 +74,10 @@ def find_holes(reader: CubeReader, rows: Sequence[Any], wanted: HoleFilter) -> H
         rows: Rows of the run's cube stage; holes of other runs are left out.
         wanted: Which of the holes.
     """
-    owned = {(tile, row.entry) for row in rows for tile in row.tiles}
-    letters = [
-        letter
-        for letter in read_letters(reader)
-        if (letter.tile, letter.entry) in owned and wanted.takes(letter)
-    ]
-    places = {(letter.tile, letter.entry) for letter in letters}
-    return Holes(tuple(letters), tuple(_reduced(rows, places)))
+    letters = [letter for letter in read_letters(reader) if wanted.takes(letter)]
+    found = tuple(_reduced(rows, {(letter.tile, letter.entry) for letter in letters}))
+    owned = {(tile, row.entry) for row in found for tile in row.tiles}
+    return Holes(tuple(one for one in letters if (one.tile, one.entry) in owned), found)
 
 
 def _reduced(rows: Iterable[Any], places: set[tuple[Tile, str]]) -> Iterable[Any]:
@@ -94,14 +90,14 @@ def _reduced(rows: Iterable[Any], places: set[tuple[Tile, str]]) -> Iterable[Any
 def count_holes(reader: CubeReader, rows: Iterable[Any]) -> dict[str, int]:
     """Failed reads, and the (tile, date) pairs that miss them, of some rows."""
     ledgers = {zone: reader.ledger("s2", zone) for zone in reader.zones("s2")}
-    found = [
-        receipt
-        for row in rows
-        for tile in row.tiles
-        if (receipt := ledgers[tile.zone].get(tile, row.entry)) is not None
-        and receipt.status == DONE_WITH_HOLES
-    ]
-    return {"tiles": len(found), "reads": sum(receipt.n_failed for receipt in found)}
+    tiles, reads = 0, 0
+    for row in rows:
+        ledger = ledgers[row.tiles[0].zone]
+        holes = ledger.column("status", row.tiles, row.entry) == DONE_WITH_HOLES
+        if holes.any():
+            tiles += int(holes.sum())
+            reads += int(ledger.column("n_failed", row.tiles, row.entry)[holes].sum())
+    return {"tiles": tiles, "reads": reads}
 
 
 def group_letters(letters: Iterable[DeadLetter]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from eoray import storage
 from eoray.cube.mask import MaskRecipe, clear_classes
-from eoray.cube.plan import SceneRow, plan_scenes
+from eoray.cube.plan import SceneRows, plan_scenes
 from eoray.cube.scenes import CubeRecipe
 from eoray.errors import CatalogError, ConfigError
 from eoray.grid import Zone
@@ -45,7 +45,7 @@ class CubePlan:
     """Passes that the catalogue lacks."""
     recipe: CubeRecipe
     entries: dict[Zone, list[TimeEntry]]
-    rows: list[SceneRow]
+    rows: SceneRows
 
     @property
     def scenes(self) -> tuple[Scene, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from eoray.catalog.orbit import DARK_DEG, SATELLITES, orbits_seeing, passes, sun_position
 from eoray.cube.plan import BLOCK_EDGE
-from eoray.grid import lattice_of, to_lonlat
+from eoray.grid import Cells, Tiles, lattice_of, to_lonlat
 from eoray.run.estimate import (
     BYTES_PER_PIXEL,
     INTERNAL_PX,
@@ -128,9 +128,10 @@ def size_up(tiles: Sequence[Tile], bands: Sequence[str], start: datetime, end: d
     Returns:
         Counts; tiles that lie at the edge of a swath count as seen where their middle is.
     """
+    tiles = Tiles.of(tiles)
     lattice = lattice_of(tiles[0].zone)
     seen = float(np.mean([_count_passes(tile, start, end) for tile in _some(tiles)]))
-    blocks = len({(t.zone, t.row // BLOCK_EDGE, t.col // BLOCK_EDGE) for t in tiles})
+    blocks = sum(_count_blocks(cells) for cells in tiles.parts)
     pixels = [lattice.px(lattice.level(native_resolution_m(band))) ** 2 for band in bands]
     scl = lattice.px(lattice.coarse) ** 2
     n_passes = seen * len(tiles)
@@ -146,6 +147,11 @@ def size_up(tiles: Sequence[Tile], bands: Sequence[str], start: datetime, end: d
         stored_bytes=round(n_passes * sum(pixels) * _STORED_BYTES_PER_PIXEL),
         core_hours=n_passes * sum(pixels) * 2 / 1e6 / MB_PER_CORE_S / 3600,
     )
+
+
+def _count_blocks(cells: Cells) -> int:
+    width = cells.lattice.n_cols // BLOCK_EDGE + 1
+    return len(np.unique(cells.rows // BLOCK_EDGE * width + cells.cols // BLOCK_EDGE))
 
 
 def _some(tiles: Sequence[Tile]) -> list[Tile]:

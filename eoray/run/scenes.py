@@ -13,7 +13,7 @@ import numpy as np
 from eoray.cube.direct import SceneReader
 from eoray.cube.mask import MaskRecipe
 from eoray.cube.open import during, pixels_around, to_geometry
-from eoray.cube.plan import SceneRow, plan_scenes
+from eoray.cube.plan import SceneRow, SceneRows, plan_scenes
 from eoray.cube.scenes import CubeRecipe
 from eoray.cube.show import CHUNK_TILES, show_scenes
 from eoray.errors import CatalogError, ConfigError
@@ -142,7 +142,7 @@ class _Plan:
 
     recipe: CubeRecipe
     entries: Mapping[Zone, Sequence[TimeEntry]]
-    rows: Sequence[SceneRow]
+    rows: SceneRows
     zone: Zone
     """The one that is shown; entries and rows may lie in others, too."""
 
@@ -194,7 +194,7 @@ def _items(source: Items) -> list[pystac.Item]:
 def _plan_run(run: Run, place: BaseGeometry | None, zone: int | None) -> _Plan:
     _check_plain(run)
     plan = run.plan_cube(freeze=False)
-    there = {tile.zone for row in plan.rows for tile in row.tiles}
+    there = set(plan.rows.zones)
     if place is not None:
         there &= {tile.zone for tile in tiles_of_geometry(place, plan.recipe.grid)}
         _check_place(there, place)
@@ -234,7 +234,7 @@ def _plan_items(
     _check_place(there, asked.place)
     zone = _resolve_zone(there, asked.zone)
     entries, rows = plan_scenes(scenes, [tile for tile in tiles if tile.zone == zone])
-    _check_place({row.block.zone for row in rows}, asked.place)
+    _check_place(set(rows.zones), asked.place)
     recipe = CubeRecipe(
         bands=wanted,
         mask=MaskRecipe(),
@@ -278,7 +278,9 @@ def _grid_of(geobox: GeoBox, resolution_m: int | None) -> Lattice:
     return section.lattice()
 
 
-def _tiles(scenes: Sequence[Scene], place: BaseGeometry | None, grid: Lattice | None) -> list[Tile]:
+def _tiles(
+    scenes: Sequence[Scene], place: BaseGeometry | None, grid: Lattice | None
+) -> Sequence[Tile]:
     """Tiles of the place; where none is given, those of the scenes' own zones that they reach."""
     import shapely
 
@@ -376,7 +378,7 @@ def _digest(plan: _Plan) -> str:
     """Names the scenes to dask: two datasets of the same files have the same tasks."""
     grid = plan.recipe.grid
     hasher = hashlib.sha256(repr((sorted(plan.recipe.parameters().items()), grid)).encode())
-    for scene in sorted({scene for row in plan.rows for scene in row.scenes}, key=_by_id):
+    for scene in sorted(plan.rows.scenes, key=_by_id):
         hasher.update(repr((scene.item_id, scene.dn_offset, scene.assets)).encode())
     return hasher.hexdigest()
 

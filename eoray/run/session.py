@@ -118,8 +118,8 @@ class Run:
         sizes = self._on_cluster(minutes * cpus / 60, nodes)
         return PlanReport(
             scenes=len(scenes_of(cube.rows)),
-            dates=len({row.entry for row in cube.rows}),
-            tiles=len({tile for row in cube.rows for tile in row.tiles}),
+            dates=len({entry.key for entries in cube.entries.values() for entry in entries}),
+            tiles=cube.rows.n_tiles,
             tasks=len(cube.rows),
             requests=forecast.requests,
             bytes=forecast.bytes,

@@ -191,7 +191,7 @@ def outcome_of(report: StageReport, *outputs: str) -> dict[str, Any]:
 
 def _check_failed_share(context: StageContext, report: StageReport) -> None:
     plan = context.cube
-    reads = sum(len(row.tiles) * (len(plan.recipe.bands) + 1) for row in plan.rows)
+    reads = plan.rows.n_places * (len(plan.recipe.bands) + 1)
     limit = context.config.cube.max_failed_share
     if reads and report.failed_reads / reads > limit:
         raise FailedShareError(

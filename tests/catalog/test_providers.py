@@ -150,7 +150,7 @@ def test_the_archive_of_cdse_is_known_to_lie_at_its_own_server(
 ) -> None:
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
-    assert CDSE.file_servers == ("s3://eodata",)
+    assert CDSE.file_servers[0] == "s3://eodata"
     found = bucket_of("s3://eodata/Sentinel-2/a.jp2")
     assert (found.endpoint, found.in_path) == ("https://eodata.dataspace.copernicus.eu", True)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://inside.example")

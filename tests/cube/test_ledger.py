@@ -45,6 +45,25 @@ def test_receipts_read_back(coarse_store: Any, make_entry: Make, make_result: Ma
     assert ledger.sources == ["scene A; scene B", "scene B"]
 
 
+def test_column_of_some_tiles_is_what_each_receipt_says(
+    coarse_store: Any, make_entry: Make, make_result: Make
+) -> None:
+    coarse_store.append([make_entry(1), make_entry(2)])
+    done = [Tile(32, 3, 4), Tile(32, 3, 6), Tile(32, 1785, 97)]
+    coarse_store.write(*(make_result(t, "take-02", 5, f"scene {t.col}") for t in done))
+    ledger = coarse_store.reader().ledger("coarse", 32)
+    asked = [Tile(32, 1785, 97), Tile(32, 3, 5), Tile(32, 0, 0), Tile(32, 3, 4)]
+    numbers = ledger.column("source", asked, "take-02").tolist()
+    assert [ledger.sources[n] if n >= 0 else None for n in numbers] == [
+        None if (found := ledger.get(tile, "take-02")) is None else found.source for tile in asked
+    ]
+    assert ledger.column("n_valid", asked, "take-02").tolist() == [
+        256 if tile in done else 0 for tile in asked
+    ]
+    for entry in ("take-01", "take-99"):
+        assert ledger.column("source", asked, entry).tolist() == [-1] * 4
+
+
 def test_a_source_named_again_keeps_its_row(
     coarse_store: Any, make_entry: Make, make_result: Make
 ) -> None:

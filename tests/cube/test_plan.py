@@ -197,3 +197,38 @@ def outline(tile: Tile) -> Any:
         return ring
     lon = shapely.get_coordinates(ring)[:, 0]
     return box_lonlat(lon[lon > 0].min(), south, lon[lon < 0].max(), north)
+
+
+def test_rows_by_number_are_those_in_order() -> None:
+    tiles = [Tile(32, row, col) for row in range(397, 405) for col in range(68, 76)]
+    _, rows = plan_scenes(SCENES, [*tiles, Tile(33, 900, 3)])
+    told = list(rows)
+    assert [rows[i] for i in range(len(rows))] == told
+    assert rows[-1] == told[-1]
+    assert rows[1:3] == told[1:3]
+    with pytest.raises(IndexError):
+        rows[len(rows)]
+    assert rows.n_places == sum(len(row.tiles) for row in told)
+    assert rows.n_tiles == len({tile for row in told for tile in row.tiles})
+    assert rows.zones == [32]
+    assert [scene.item_id for scene in rows.scenes] == ["32TQS_1", "32TQT_1", "32TQS_6"]
+
+
+def test_plans_in_small_portions_are_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a border of zones, so that boxes and outlines are held against each other, too."""
+    tiles = tiles_near(6.0, 45.0)
+    scenes = [
+        scene_over(f"{zone}-{row}", 1 + row % 3, row, col, edge=5, zone=zone)
+        for zone, col in ((31, 64), (32, 20))
+        for row in range(426, 434)
+    ]
+    whole = plan_scenes(scenes, tiles)
+    monkeypatch.setattr("eoray.cube.meet._PAIRS", 40)
+    entries, rows = plan_scenes(scenes, tiles)
+    assert len(rows) > 10
+    assert (entries, list(rows)) == (whole[0], list(whole[1]))
+
+
+def test_no_scene_no_row() -> None:
+    entries, rows = plan_scenes([], [Tile(32, 400, 70)])
+    assert (entries, list(rows), rows.scenes, rows.n_tiles) == ({}, [], [], 0)

@@ -22,7 +22,7 @@ from eoray.grid import PixelWindow
 from eoray.log import configure_logging
 from eoray.reading import sign
 from eoray.reading.cog import CogFile
-from eoray.reading.gdal import GdalFile, _signed
+from eoray.reading.gdal import GdalFile, gdal_place
 from eoray.reading.ranges import open_ranges
 from eoray.reading.requests import Pace, Patience, UnreachableError, forget_gates
 from eoray.reading.window import read_asset
@@ -130,8 +130,10 @@ def test_a_link_that_is_signed_already_is_read_as_it_is(server: FileServer, href
 
 
 def test_gdal_gets_the_right_too(server: FileServer, tmp_path: Path) -> None:
-    assert _signed(f"{server.url}/box/a.jp2").startswith(f"{server.url}/box/a.jp2?se=")
-    assert _signed("/data/a.jp2") == "/data/a.jp2"
+    place, options = gdal_place(f"{server.url}/box/a.jp2")
+    assert place.startswith(f"{server.url}/box/a.jp2?se=")
+    assert options == {}
+    assert gdal_place("/data/a.jp2") == ("/data/a.jp2", {})
 
 
 def test_gdal_asks_for_another_right_after_a_failure(
