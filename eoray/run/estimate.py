@@ -15,7 +15,7 @@ from eoray.grid import Block, Zone, lattice_of
 from eoray.reading.overviews import halvings
 
 if TYPE_CHECKING:
-    from eoray.catalog.scene import Scene
+    from eoray.catalog.scene import BandAsset, Scene
     from eoray.cube.plan import Reads, SceneRow
 
 BYTES_PER_PIXEL = 2 / 1.6
