@@ -5,7 +5,7 @@
 
 The planner, the driver and the committer are eoray's own, the nodes are Ray's test cluster: a
 raylet, its agents and one worker each, all on this machine. A task sleeps for a fixed time and
-then writes what a block of the cube stage writes: six shards for each of 16 tiles, nearly empty,
+then writes what a block of the cube stage writes: six shards for each of 72 tiles, nearly empty,
 so that the machine under the nodes is not what is measured. Prints one JSON object a line:
 
 - ``plan_s``: from scenes to rows
@@ -39,7 +39,7 @@ from fixed_time import FixedTime
 from eoray.catalog.scene import BandAsset, Scene
 from eoray.cube import store
 from eoray.cube.mask import MaskRecipe
-from eoray.cube.plan import BLOCK_EDGE, plan_scenes
+from eoray.cube.plan import BLOCK_COLS, BLOCK_ROWS, plan_scenes
 from eoray.cube.scenes import CubeRecipe, scene_product
 from eoray.execute import Executor
 from eoray.grid import TILE_M, TOP_M, Tile
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--tasks", type=int, default=10, help="of each node")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each task")
-    parser.add_argument("--wave", type=int, default=512, help="shards of a commit")
+    parser.add_argument("--wave", type=int, default=2048, help="shards of a commit")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -143,18 +143,19 @@ def tiles(nodes: int) -> list[Tile]:
     """A block of tiles for each node."""
     places = [divmod(n, BLOCKS_ACROSS) for n in range(nodes)]
     return [
-        Tile(ZONE, TOP_ROW + row * BLOCK_EDGE + i, LEFT_COL + col * BLOCK_EDGE + j)
+        Tile(ZONE, TOP_ROW + row * BLOCK_ROWS + i, LEFT_COL + col * BLOCK_COLS + j)
         for row, col in places
-        for i in range(BLOCK_EDGE)
-        for j in range(BLOCK_EDGE)
+        for i in range(BLOCK_ROWS)
+        for j in range(BLOCK_COLS)
     ]
 
 
 def scenes(n_dates: int) -> list[Scene]:
     """One scene a date over all of the place."""
     x, y = LEFT_COL * TILE_M, TOP_M - TOP_ROW * TILE_M
-    px = BLOCKS_ACROSS * BLOCK_EDGE * TILE_M // 20
-    asset = BandAsset("SCL", "none", (20.0, 0.0, float(x), 0.0, -20.0, float(y)), (px, px), 0)
+    height, width = (BLOCKS_ACROSS * n * TILE_M // 20 for n in (BLOCK_ROWS, BLOCK_COLS))
+    affine = (20.0, 0.0, float(x), 0.0, -20.0, float(y))
+    asset = BandAsset("SCL", "none", affine, (height, width), 0)
     days = [f"2023-01-{day + 1:02d}" for day in range(n_dates)]
     return [
         make_scene(

@@ -325,7 +325,7 @@ class RunSection(Section):
     workers: Literal["auto"] | Count = "auto"
     address: str | None = None
     """Ray cluster: none (here), ``auto`` (the one this process runs in), ``ray://host:port``."""
-    wave_shards: Count = 512
+    wave_shards: Count = 2048
     """Finished shards that trigger a commit."""
     wave_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Seconds after which finished work is committed."""

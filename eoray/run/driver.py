@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class Wave:
     """When finished tasks are committed: whichever comes first."""
 
-    shards: int = 512
+    shards: int = 2048
     seconds: float = 30.0
 
 

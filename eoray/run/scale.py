@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eoray.catalog.orbit import DARK_DEG, SATELLITES, orbits_seeing, passes, sun_position
-from eoray.cube.plan import BLOCK_EDGE
+from eoray.cube.plan import block_numbers
 from eoray.grid import Cells, Tiles, lattice_of, to_lonlat
 from eoray.run.estimate import (
     BYTES_PER_PIXEL,
@@ -150,8 +150,7 @@ def size_up(tiles: Sequence[Tile], bands: Sequence[str], start: datetime, end: d
 
 
 def _count_blocks(cells: Cells) -> int:
-    width = cells.lattice.n_cols // BLOCK_EDGE + 1
-    return len(np.unique(cells.rows // BLOCK_EDGE * width + cells.cols // BLOCK_EDGE))
+    return len(np.unique(block_numbers(cells)))
 
 
 def _some(tiles: Sequence[Tile]) -> list[Tile]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from eoray.catalog.scene import BandAsset, Scene
-from eoray.cube.plan import BLOCK_EDGE, SceneRow, plan_scenes
+from eoray.cube.plan import BLOCK_COLS, BLOCK_ROWS, SceneRow, plan_scenes
 from eoray.grid import TILE_M, TOP_M, Tile, box_lonlat, tiles_of_geometry, zone_of
 from eoray.testing.scenes import make_scene
 
@@ -68,7 +68,8 @@ def test_each_tile_and_datatake_is_in_one_row(tiles: set[Tile], scenes: list[Sce
     assert len(planned) == len(set(planned))
     assert set(planned) == expected
     for row in rows:
-        assert max(row.block.n_rows, row.block.n_cols) <= BLOCK_EDGE
+        assert row.block.n_rows <= BLOCK_ROWS
+        assert row.block.n_cols <= BLOCK_COLS
 
 
 @settings(max_examples=20, deadline=None)
