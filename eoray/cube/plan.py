@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from eoray.catalog.scene import Scene
 
 BLOCK_ROWS, BLOCK_COLS = 12, 6
-"""Tiles of a block: a granule is two of them, and a 1024 px block of a COG is decoded 1.2 times, not
-3.9. What is held at once grows with the columns alone."""
+"""Tiles of a block: a granule is two of them, and a 1024 px block of a COG is decoded 1.2 times,
+not 3.9. What is held at once grows with the columns alone."""
 
 type Reads = tuple[Zone, list[Scene], np.ndarray, np.ndarray]
 """A zone, scenes, which of these each read takes, and for which block: dims (row, column, n_rows,
