@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numba
 import numpy as np
@@ -223,14 +223,16 @@ def count_pixels(quality: np.ndarray, mask: np.ndarray) -> tuple[int, int]:
 
 @numba.njit(nogil=True, cache=True)
 def _count(quality: np.ndarray, mask: np.ndarray, factor: int) -> tuple[int, int]:
-    valid = masked = 0
+    valid: Any = 0
+    masked: Any = 0
     width = quality.shape[1]
     covered = np.empty(width, np.uint8)
     for r in range(quality.shape[0]):
         if r % factor == 0:
             for c in range(width):
                 covered[c] = mask[r // factor, c // factor] != 0
-        here = under = np.uint32(0)
+        here: Any = np.uint32(0)
+        under: Any = np.uint32(0)
         for c in range(width):
             holds = np.uint32((quality[r, c] & _NO_DATA) == 0)
             here += holds

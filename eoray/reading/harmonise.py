@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -118,7 +119,7 @@ def _place(
 
 @numba.njit(nogil=True, cache=True)
 def _place_run(dn: np.ndarray, dn_offset: int, target: np.ndarray, quality: np.ndarray) -> None:
-    largest = 0
+    largest: Any = 0
     for i in range(len(dn)):  # no branch: the compiler makes vectors of it
         value = np.int32(dn[i])
         largest = max(largest, value)
