@@ -29,7 +29,7 @@ store: s3://maps/out
 cube: {{bands: [B04, B08], composite: {{period: P6M}}}}
 fit: {{labels: {folder}/labels.geojson, classes: [{classes}], steps: 2, batch_size: 2}}
 predict: {{time: 2021-01-01/2021-12-31}}
-assess: {{n_samples: 10, min_per_stratum: 1}}
+assess: {{n_samples: 20, min_per_stratum: 2}}
 run: {{executor: ray, workers: 1}}
 cluster: {{image: registry.example/eoray@sha256:0123, ray_version: 2.60.0, namespace: maps}}
 """
