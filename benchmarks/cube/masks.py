@@ -1,6 +1,7 @@
 """Omission and commission of masks: SCL alone, with dilation, and with the temporal screen.
 
     python benchmarks/cube/masks.py --out masks.json
+    python benchmarks/cube/masks.py --seeds 1 2 3 4        # thresholds were chosen on the first
 
 Draws a synthetic archive, makes its cube with ``cube.mask.screen: temporal`` and compares each
 mask with what truly stood between ground and sensor. The figures are counts: they do not depend on
@@ -58,30 +59,36 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="kept between calls; else temporary")
     parser.add_argument("--size", type=int, default=256, help="edge of the granules, 10 m pixels")
     parser.add_argument("--dates", type=int, default=24, help="a year")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="one archive each")
     parser.add_argument("--clouds", type=Path, help="shared/data/clouds")
     parser.add_argument("--out", type=Path, help="JSON of all figures")
     arguments = parser.parse_args()
-    options = ArchiveOptions(
-        seed=arguments.seed,
-        size_px=arguments.size,
-        dates_per_year=arguments.dates,
-        southern=False,
-        neighbour_zone=False,
-    )
-    with tempfile.TemporaryDirectory(prefix="eoray-masks-") as name:
-        folder = arguments.folder or Path(name)
-        found = measure(folder, options)
-    found["archive"] = options.to_dict()
+    by_seed = {}
+    for seed in arguments.seeds:
+        options = ArchiveOptions(
+            seed=seed,
+            size_px=arguments.size,
+            dates_per_year=arguments.dates,
+            southern=False,
+            neighbour_zone=False,
+        )
+        with tempfile.TemporaryDirectory(prefix="eoray-masks-") as name:
+            folder = (arguments.folder or Path(name)) / str(seed)
+            found = measure(folder, options)
+        by_seed[str(seed)] = {**found, "archive": options.to_dict()}
+        print(f"\nseed {seed}")
+        show(found)
     if arguments.clouds:
-        found["real haze"] = measure_haze(arguments.clouds / "ukis_csmask_sentinel2.npz")
+        haze = measure_haze(arguments.clouds / "ukis_csmask_sentinel2.npz")
+        by_seed["real haze"] = haze
+        print(f"\nreal haze   {haze}")
     if arguments.out:
-        arguments.out.write_text(json.dumps(found, indent=1))
-    show(found)
+        arguments.out.write_text(json.dumps(by_seed, indent=1))
 
 
 def measure(folder: Path, options: ArchiveOptions) -> dict[str, Any]:
     """Make archive and cube, and compare."""
+    folder.mkdir(parents=True, exist_ok=True)
     write_archive(folder / "archive", options, workers=1)
     run_file = folder / "run.yaml"
     span = f"{options.years[0]}-01-01/{options.years[-1]}-12-31"
@@ -246,8 +253,8 @@ def show(found: dict[str, Any]) -> None:
             row = [found[title][m][group] for m in METHODS]
             print(f"{group:20}" + "".join(f"{'-' if v is None else f'{v:.2%}':>14}" for v in row))
     print()
-    for name in ("screen", "composites", "pixels", "real haze"):
-        for key, value in found.get(name, {}).items():
+    for name in ("screen", "composites", "pixels"):
+        for key, value in found[name].items():
             print(f"{name:12}{key:22}{value}")
 
 

@@ -61,6 +61,12 @@ def reduce_mads(values: np.ndarray, clear: np.ndarray, centre: np.ndarray, fill:
     return out
 
 
+def warm_up() -> None:
+    """Compile the kernel, or load it from numba's cache on disk."""
+    values = np.zeros((1, 1, 1, 1), np.int16)
+    reduce_mads(values, np.ones((1, 1, 1), bool), values[0], -1)
+
+
 @nb.njit(**_INNER)
 def _measure(spectrum: np.ndarray, centre: np.ndarray, gaps: np.ndarray, count: np.ndarray) -> None:
     """Append the three distances of one spectrum."""

@@ -48,6 +48,11 @@ def reduce_percentiles(
     return np.asarray(_reduce(values, clear, _network(len(values)), wanted, fill))
 
 
+def warm_up() -> None:
+    """Compile the kernel, or load it from numba's cache on disk."""
+    reduce_percentiles(np.zeros((2, 1, 1, 1), np.int16), np.ones((2, 1, 1), bool), (50,), -1)
+
+
 @lru_cache(maxsize=64)
 def _network(n: int) -> np.ndarray:
     """Comparisons (low, high) that order n values, dims (comparison, 2)."""

@@ -231,12 +231,27 @@ def count_false_alarms(folder: str, options: Mapping[str, Any]) -> dict[str, flo
 
 
 def compile_kernels() -> None:
-    """Compile what numba has not cached yet, in the order in which a run needs it."""
+    """Compile what numba has not cached yet, in the order in which a run needs it.
+
+    Images take their kernels from the demo: what it does not need itself comes last.
+    """
     from eoray.change import detect
-    from eoray.cube import composite, mask, nbar, resample, terrain
+    from eoray.cube import composite, mads, mask, nbar, ranks, resample, screen, terrain
     from eoray.reading import harmonise, warp
 
-    for module in (harmonise, mask, warp, terrain, nbar, composite, resample, detect):
+    for module in (
+        harmonise,
+        mask,
+        warp,
+        terrain,
+        screen,
+        nbar,
+        composite,
+        resample,
+        ranks,
+        detect,
+        mads,
+    ):
         module.warm_up()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,26 @@ MEDIAN = "cube: {composite: {method: median, period: P3M}}"
 SCREENED = "cube.mask.screen=temporal"
 YEAR = "time=2021-01-01/2021-12-31"
 EARLY = "time=2021-01-01/2021-09-30"
+
+SIGNATURES = """\
+import json, sys
+from numba.core.dispatcher import Dispatcher
+from eoray.run import load_run
+from eoray.run.demo import compile_kernels
+
+def signatures():
+    modules = [m for name, m in list(sys.modules.items()) if name.startswith("eoray.")]
+    found = {k for m in modules for k in vars(m).values() if isinstance(k, Dispatcher)}
+    return {f"{k.__module__}.{k.__name__}{s}" for k in found for s in k.signatures}
+
+compile_kernels()
+known = signatures()
+load_run(sys.argv[1], sys.argv[2:]).execute(["cube", "change"], executor="inline")
+for method in ("geomad", "percentiles", "best-pixel", "geomedian"):
+    more = [*sys.argv[2:], f"cube.composite.method={method}"]
+    load_run(sys.argv[1], more).execute(["cube"], executor="inline")
+print(json.dumps([sorted(known), sorted(signatures() - known)]))
+"""
 
 
 def reader_of(folder: Path) -> CubeReader:
@@ -47,6 +70,26 @@ def test_screen_joins_the_mask_and_names_itself(write_run: Any, tmp_path: Path) 
     assert check_cube(str(tmp_path / "out")).ok
     again = run.execute(["cube"])
     assert again.stages["cube"]["tasks"] == 0
+
+
+@pytest.mark.slow
+def test_an_image_has_every_kernel_that_a_screened_run_needs(write_run: Any) -> None:
+    """Kernels are compiled for types: a process of its own knows only what it was given."""
+    path = write_run(task="change")
+    bands = "cube.bands=[B02,B04,B08,B11]"
+    more = ["time=2021-03-01/2021-09-30", SCREENED, bands, "change.allow_mixed=true"]
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNATURES, str(path), *more],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    known, compiled = json.loads(done.stdout.splitlines()[-1])
+    kernels = {signature.split("(")[0] for signature in known}
+    assert "eoray.cube.screening.screen_dates" in kernels
+    assert compiled == []
 
 
 @pytest.mark.slow
