@@ -157,6 +157,25 @@ def test_grid_on_an_overview_holds_its_values(
     assert 0.1 < (expected == 0).mean() < 0.15
 
 
+def test_edges_that_do_not_halve_lie_where_gdal_lays_them(files: Files) -> None:
+    """A granule's 10 980 pixels end at 686.25: its overview has 687 that cover the same ground."""
+    asset = files.write("B04", name="odd", edge=1098)
+    cog = CogFile(asset.href, overviews=True)
+    for number, level in enumerate(cog.overviews):
+        with rasterio.open(asset.href, overview_level=number) as file:
+            assert (level.shape, level.dtype) == (file.shape, np.dtype(file.dtypes[0]))
+            assert level.transform == pytest.approx(tuple(file.transform)[:6], rel=1e-12)
+            values = cog.overview(number).read(*map(slice, (3, 5), level.shape))
+            np.testing.assert_array_equal(values, file.read(1)[3:, 5:])
+    assert [level.shape[0] for level in cog.overviews] == [549, 275, 138, 69]
+    lattice = grid(80)
+    found = read(asset, lattice, PixelWindow(0, 0, 140, 140)).astype(int)
+    expected = warped_by_gdal(asset, 2, lattice, 140).astype(int)
+    both = (found > 0) & (expected > 0)
+    assert both.sum() > 14_000
+    assert np.abs(found - expected)[both].max() <= 1
+
+
 @pytest.mark.parametrize(
     ("pixel", "factors", "factor"),
     [
