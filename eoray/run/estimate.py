@@ -226,11 +226,11 @@ def human_hours(hours: float) -> str:
 
 def human_bytes(size: float) -> str:
     """A size for a reader, in decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
+    for unit in ("B", "kB", "MB", "GB", "TB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
-    return f"{size:.1f} TB"
+    return f"{size:.1f} PB"
 
 
 def scenes_of(rows: Sequence[SceneRow]) -> list[Scene]:

@@ -63,11 +63,22 @@ class ClusterSize:
         cost = None if self.cost is None else round(self.cost, 2)
         return {"nodes": self.nodes, "hours": round(self.hours, 2), "cost": cost}
 
-    def line(self) -> str:
-        """For a terminal."""
-        cost = "" if self.cost is None else f", {self.cost:,.2f} by its prices"
-        size = f"{self.nodes} x {self.group} ({self.cpus:g} CPUs)"
-        return f"cluster   {size}: {human_hours(self.hours)}{cost}"
+    def cells(self) -> tuple[str, ...]:
+        """Its row of :func:`cluster_lines`."""
+        cost = "?" if self.cost is None else f"{self.cost:,.2f}"
+        return str(self.nodes), f"{self.group}, {self.cpus:g} CPUs", human_hours(self.hours), cost
+
+
+def cluster_lines(sizes: Sequence[ClusterSize]) -> list[str]:
+    """A table for a terminal; no cost where no prices are given."""
+    if not sizes:
+        return []
+    priced = any(size.cost is not None for size in sizes)
+    rows = [("nodes", "of", "time", "cost by its prices"), *(size.cells() for size in sizes)]
+    rows = [row if priced else row[:3] for row in rows]
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(n) for cell, n in zip(row, wide, strict=True)) for row in rows]
+    return [f"cluster   {lines[0]}", *(f"{'':10}{line}" for line in lines[1:])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +115,16 @@ class Scale:
     def text(self) -> str:
         """For a terminal."""
         lines = [
-            f"tiles     {self.tiles}",
+            f"tiles     {self.tiles:,}",
             f"passes    {self.passes:.1f} over a tile, in daylight",
-            f"scenes    about {self.scenes}",
-            f"tasks     {self.tasks}",
-            f"requests  {self.requests}",
+            f"scenes    about {self.scenes:,}",
+            f"tasks     {self.tasks:,}",
+            f"requests  {self.requests:,}",
             f"bytes     {human_bytes(self.bytes)} to read, {human_bytes(self.stored_bytes)} stored",
             f"time      {self.core_hours:,.0f} h of one CPU for the cube",
             "based on  the orbits of the satellites in service; no catalogue was asked",
         ]
-        return "\n".join([*lines, *(size.line() for size in self.cluster)])
+        return "\n".join([*lines, *cluster_lines(self.cluster)])
 
 
 def size_up(tiles: Sequence[Tile], bands: Sequence[str], start: datetime, end: datetime) -> Scale:

@@ -106,6 +106,7 @@ class Run:
         """
         from eoray.run.forecast import forecast_cube
         from eoray.run.planning import audit_elsewhere
+        from eoray.run.scale import cluster_lines
 
         chosen = self.resolve_stages(stages)
         cube = self.plan_cube(freeze=False)
@@ -141,7 +142,7 @@ class Run:
                     *cube.resolution.notes,
                     f"stages    {', '.join(chosen)}",
                     f"based on  {forecast.based_on}",
-                    *(size.line() for size in sizes),
+                    *cluster_lines(sizes),
                 ],
             },
         )

@@ -16,7 +16,7 @@ from eoray.cube.plan import plan_scenes
 from eoray.grid import Tile, tiles_of_geometry
 from eoray.grid.place import box_lonlat
 from eoray.run.estimate import estimate_reads, human_hours
-from eoray.run.scale import on_cluster, size_up
+from eoray.run.scale import cluster_lines, on_cluster, size_up
 from tests.cube.test_plan import scene_over
 
 JUNE = datetime(2021, 6, 1, tzinfo=UTC), datetime(2021, 7, 1, tzinfo=UTC)
@@ -104,6 +104,17 @@ def test_plan_from_orbits_asks_no_catalogue(tmp_path: Path) -> None:
 def test_plan_from_orbits_tells_a_reader(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(RUN_FILE)
-    said = CliRunner().invoke(app, ["plan", str(path), "--from-orbits"]).stdout
+    said = CliRunner().invoke(app, ["plan", str(path), "--from-orbits", "--nodes", "8"]).stdout
     assert "no catalogue was asked" in said
-    assert "cluster   8 x readers (4 CPUs): " in said
+    head, first, own = said.splitlines()[-3:]
+    assert head.split() == ["cluster", "nodes", "of", "time"]
+    assert [first.split()[:4], own.split()[:1]] == [["4", "readers,", "4", "CPUs"], ["8"]]
+    assert len(head) == len(first) == len(own)
+
+
+def test_table_of_clusters_tells_cost_where_prices_are_given() -> None:
+    sizes = on_cluster(96_000.0, parse_config(RUN_FILE + PRICED).cluster, (100,))
+    lines = cluster_lines(sizes)
+    assert lines[0].endswith("time  cost by its prices")
+    assert lines[2].split() == ["100", "readers,", "4", "CPUs", "10.0", "days", "6,120.51"]
+    assert cluster_lines([]) == []
