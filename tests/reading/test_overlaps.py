@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -49,7 +51,7 @@ def test_only_what_both_call_clear_is_compared(granules: Granules) -> None:
 
 
 def test_what_is_resampled_or_of_one_granule_is_no_pair(granules: Granules) -> None:
-    place = {"row": ROW, "col": COL, "height": 40, "width": 40}
+    place: dict[str, Any] = {"row": ROW, "col": COL, "height": 40, "width": 40}
     own = granules.write("32UQU", **place)
     again = granules.write("32UQU_2", **place)
     off = granules.write("32UQV", shift_m=(10.0, 0.0), **place)
