@@ -80,7 +80,7 @@ def test_overlapping_granules_are_counted_where_they_are_taken(tmp_path: Path) -
     """Five sixths of the two are shared."""
     granules = Granules(tmp_path)
     window = Tile(32, 400, 70).window(20)
-    here = {"row": window.row_off, "height": 900, "width": 600}
+    here: dict[str, Any] = {"row": window.row_off, "height": 900, "width": 600}
     west = granules.write("32TQS_a", col=window.col_off, **here)
     east = granules.write("32TQT_b", col=window.col_off + 100, number=3, **here)
     tiles = [Tile(32, 400 + i, 70 + j) for i in range(2) for j in range(2)]
