@@ -42,7 +42,7 @@ class Patience:
     @property
     def pause_s(self) -> float:
         """Until the next question."""
-        return min(_MOST_S, _POLL_S * 2 ** max(0, self._misses - 1))
+        return min(_MOST_S, _POLL_S * 2.0 ** max(0, self._misses - 1))
 
     @contextmanager
     def bear(self) -> Iterator[None]:
