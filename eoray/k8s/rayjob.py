@@ -267,6 +267,9 @@ def _ray_cluster(attempt: Attempt) -> dict[str, Any]:
         spec["autoscalerOptions"] = {
             "version": "v2",
             "securityContext": CONTAINER_SECURITY,
+            # The first process of its container, Ray's autoscaler ignores SIGTERM: until it ends by
+            # itself, a minute behind Ray's control service, a head that was lost is not replaced.
+            "env": [{"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": "10"}],
             # equal, as the head's own: a pod all of whose requests are its limits is the last one
             # that the kernel and the kubelet end where memory is short
             "resources": {"requests": dict(_AUTOSCALER), "limits": dict(_AUTOSCALER)},

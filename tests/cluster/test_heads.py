@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_a_head_out_of_memory_three_times_ends_its_attempt(site: Site, run_file:
     with unanswered(site):
         name = submit(site, run_file)
         for start in (1, 2, 3):
-            wait_until(lambda n=start: n_starts("lost", name) == n, START_S, f"start {start}")
+            wait_until(partial(has_started, name, start), START_S, f"start {start} of the driver")
             exhaust_memory(site, name)
         done = site.eoray("wait", name, exits=1)
     assert "AppFailed" in done.stdout
@@ -114,6 +115,11 @@ def test_the_next_attempt_ends_in_the_same_cube_and_leaves_its_record_alone(
     assert left_of(site, done["name"]) == []
     past = site.ask("status", done["name"], "--store", store)
     assert (past["state"], past["exit_code"]) == ("succeeded", 0)
+
+
+def has_started(name: str, times: int) -> bool:
+    """Whether an attempt's driver has started so often."""
+    return n_starts("lost", name) == times
 
 
 @contextmanager

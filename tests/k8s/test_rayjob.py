@@ -142,6 +142,12 @@ def test_only_an_autoscaling_head_holds_a_token_of_the_api(read_config: Any) -> 
     )
 
 
+def test_autoscaler_ends_soon_behind_the_head_whose_pod_it_shares(config: RunConfig) -> None:
+    # it ignores SIGTERM, and a head is replaced only when its whole pod is gone
+    options = built(config)["spec"]["rayClusterSpec"]["autoscalerOptions"]
+    assert options["env"] == [{"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": "10"}]
+
+
 def test_gpus_are_limits_with_a_toleration(read_config: Any) -> None:
     worker = pods(built(read_config(GPU, "cluster.deadline_minutes=60")))[1]
     assert worker["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"

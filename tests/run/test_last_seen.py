@@ -21,7 +21,7 @@ NAME = "slovenia-ce70ad52-1"
 STORE = "s3://maps/atlas"
 PATHS = RunPaths(STORE, "slovenia", "slovenia-01234567")
 FOLDER = PATHS.attempt(NAME)
-SILENT = {
+SILENT: dict[str, Any] = {
     "name": NAME,
     "state": "failed",
     "reason": "JobStatusCheckTimeoutExceeded",
