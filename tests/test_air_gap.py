@@ -26,7 +26,7 @@ source:
   catalog: CATALOG/catalog.json
   lineage: {{baseline_min: "02.00", mixed: true}}
 store: s3://maps/out
-cube: {{bands: [B04, B08], composite: {{period: P6M}}}}
+cube: {{bands: [B02, B03, B04, B08], composite: {{period: P6M}}}}
 fit: {{labels: {folder}/labels.geojson, classes: [{classes}], steps: 2, batch_size: 2}}
 predict: {{time: 2021-01-01/2021-12-31}}
 assess: {{n_samples: 20, min_per_stratum: 2}}

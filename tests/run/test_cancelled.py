@@ -36,7 +36,7 @@ HEAD = {
     "RAY_raylet_start_wait_time_s": "300",
     "RAY_worker_register_timeout_seconds": "300",
 }
-DAYS = "2021-01-01/2021-12-31"
+DAYS = "2020-01-01/2022-12-31"
 COMMAND = f"{sys.executable} -c 'from eoray.cli import main; main()'"
 
 
