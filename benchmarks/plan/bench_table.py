@@ -107,7 +107,7 @@ def item(zone: int, column: int, row: int, number: int, n_dates: int) -> dict[st
     stamp, orbit = f"{at:%Y%m%dT%H%M%S}", zone + number % 80
     outline = shapely.box(x, y - EDGE_M, x + EDGE_M, y)
     ring = np.stack(to_lonlat(lattice_of(zone), *shapely.get_coordinates(outline).T), axis=1)
-    west, south, east, north = *ring.min(0).tolist(), *ring.max(0).tolist()
+    (west, south), (east, north) = ring.min(0).tolist(), ring.max(0).tolist()
     granule = f"{zone:02d}{'CDEFGHJKLMNPQRSTUVWX'[row % 20]}{chr(65 + column)}{chr(65 + row % 20)}"
     return {
         "type": "Feature",

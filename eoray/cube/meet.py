@@ -200,7 +200,7 @@ class Places:
     def _outlines_of(self, positions: np.ndarray) -> np.ndarray:
         """Tiles with their margins as lon/lat polygons, made when they are first asked for."""
         wanted = np.unique(positions)
-        absent = wanted[np.equal(self._outlines[wanted], None)]
+        absent = wanted[[self._outlines[i] is None for i in wanted.tolist()]]
         if len(absent):
             self._outlines[absent] = self._make_outlines(absent)
         return np.asarray(self._outlines[positions])

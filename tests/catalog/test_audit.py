@@ -199,7 +199,7 @@ def test_what_was_found_elsewhere_is_named(complete: list[pystac.Item]) -> None:
 
 
 def test_a_large_area_is_audited_on_tiles_taken_evenly() -> None:
-    tiles = tiles_of_geometry(box_lonlat(10.0, 47.5, 12.5, 49.0))
+    tiles = list(tiles_of_geometry(box_lonlat(10.0, 47.5, 12.5, 49.0)))
     assert len(tiles) > 64
     week = (START, START + timedelta(days=10))
     found = audit([], tiles=tiles, period=week, aoi=box_lonlat(10.0, 47.5, 12.5, 49.0))

@@ -15,7 +15,7 @@ from pyproj import Transformer
 
 from eoray.catalog.scene import BandAsset, Scene
 from eoray.cube.plan import BLOCK_COLS, BLOCK_ROWS, SceneRow, plan_scenes
-from eoray.grid import TILE_M, TOP_M, Tile, box_lonlat, tiles_of_geometry, zone_of
+from eoray.grid import TILE_M, TOP_M, Tile, Tiles, box_lonlat, tiles_of_geometry, zone_of
 from eoray.testing.scenes import make_scene
 
 ORIGIN = Tile(32, 400, 70)
@@ -180,7 +180,7 @@ def test_every_tile_of_any_zone_that_a_scene_touches_is_planned(
     assert planned & set(foreign) == {tile for tile in foreign if box.intersects(outline(tile))}
 
 
-def tiles_near(lon: float, lat: float) -> list[Tile]:
+def tiles_near(lon: float, lat: float) -> Tiles:
     """Tiles within some 60 km of a place, of all zones."""
     wide = 0.6 / max(0.1, float(np.cos(np.radians(lat))))
     west, east = lon - wide, lon + wide
