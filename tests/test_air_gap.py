@@ -119,4 +119,5 @@ def test_submission_and_run_ask_nobody_else(carry_out: Carry, tmp_path: Path) ->
     (tmp_path / "run.yaml").write_text(text)
     code, asked, said = carry_out(INSIDE, archive, tmp_path)
     assert code == 0, said
-    assert set(asked) <= OF_RAY
+    # servers on loopback, the test's among them, ask what 127.0.0.1 is called
+    assert set(asked) <= OF_RAY | {"name 1.0.0.127.in-addr.arpa"}
