@@ -82,7 +82,7 @@ def _listen(link: str, seen: list[str], *, everything: bool) -> socket.socket:
             address, port = _target(packet)
             is_own = address is None or address.is_multicast  # the kernel looks for routers
             if not is_own and (everything or port == _NAMES):
-                seen.append(f"{address} port {port}")
+                seen.append(f"name {_name(packet)}" if port == _NAMES else f"{address} port {port}")
 
     threading.Thread(target=note, daemon=True).start()
     return end
@@ -100,6 +100,16 @@ def _target(
     if kind == _IPV6:
         return ipaddress.IPv6Address(packet[38:54]), _port(packet, 54)
     return None, 0
+
+
+def _name(packet: bytes) -> str:
+    """What a question for a name asks: labels behind the headers of IP, UDP and the question."""
+    at = (14 + (packet[14] & 0x0F) * 4 if packet[12:14] == b"\x08\x00" else 54) + 8 + 12
+    labels = []
+    while at < len(packet) and packet[at]:
+        labels.append(packet[at + 1 : at + 1 + packet[at]].decode(errors="replace"))
+        at += 1 + packet[at]
+    return ".".join(labels)
 
 
 def _port(packet: bytes, at: int) -> int:
