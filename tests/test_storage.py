@@ -107,8 +107,8 @@ def test_place_that_is_a_file_cannot_hold_a_store(tmp_path: Path) -> None:
         storage.write_bytes(str(tmp_path / "file" / "record.json"), b"1")
 
 
-@pytest.mark.parametrize("url", ["ftp://host/cube", "https://host/cube"])
-def test_unknown_scheme_is_refused(url: str) -> None:
+def test_unknown_scheme_is_refused() -> None:
+    url = "ftp://host/cube"
     with pytest.raises(StoreError, match="s3://"):
         storage.object_store(url)
     with pytest.raises(StoreError, match="s3://"):

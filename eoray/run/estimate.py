@@ -13,6 +13,7 @@ from eoray.cube.meet import expand_ranges
 from eoray.cube.plan import SceneRows
 from eoray.grid import Block, Zone, lattice_of
 from eoray.reading.overviews import halvings
+from eoray.reading.window import asset_resolution_m
 
 if TYPE_CHECKING:
     from eoray.catalog.scene import BandAsset, Scene
@@ -146,7 +147,7 @@ def _layers_of(
         Positions of the reads that need them, the kind, and the grid of each read's layer in dims
         (a, c, e, f of the affine, height, width) x read.
     """
-    level = lattice_of(zone).coarse
+    lattice = lattice_of(zone)
     order = np.argsort(which, kind="stable")
     ends = np.searchsorted(which[order], np.arange(len(scenes) + 1))
     kinds: dict[_Layer, tuple[list[int], list[tuple[float, ...]]]] = {}
@@ -157,6 +158,7 @@ def _layers_of(
                 alike.setdefault((asset.transform, asset.shape), []).append(asset)
         for ((a, _, c, _, e, f), shape), files in alike.items():
             n_bands = sum(asset.band != SCL for asset in files)
+            level = lattice.level(asset_resolution_m(files[0]))
             layer = _Layer(len(files), n_bands, halvings(scene, files[0], zone, level))
             numbers, grids = kinds.setdefault(layer, ([], []))
             numbers.append(number)

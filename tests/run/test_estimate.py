@@ -43,7 +43,9 @@ def brute_force(rows: Sequence[SceneRow]) -> tuple[int, float]:
                     across = min(x1, c + a * asset.shape[1]) - max(x0, c)
                     down = min(y1, f) - max(y0, f + e * asset.shape[0])
                     if across > 0 and down > 0:
-                        area = across / a * down / -e
+                        # a grid of 20 m takes 10 m bands from their first overview
+                        on_overview = isinstance(row.block.zone, Lattice) and a == 10
+                        area = across / a * down / -e / (4 if on_overview else 1)
                         requests += 1 + max(1, round(area / 1024**2))
                         per_pixel = SCL_BYTES_PER_PIXEL if asset.band == "SCL" else BYTES_PER_PIXEL
                         size += area * per_pixel
