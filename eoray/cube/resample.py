@@ -7,6 +7,7 @@ A 20 m centre lies on a corner of the 10 m lattice, so each 10 m pixel mixes its
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -162,7 +163,8 @@ def _mean_of_four(planes: np.ndarray, out: np.ndarray) -> None:
     for n in range(out.shape[0]):
         for r in range(out.shape[1]):
             for c in range(out.shape[2]):
-                total, count = 0, 0
+                total: Any = 0
+                count = 0
                 for i in range(2):
                     for j in range(2):
                         value = planes[n, 2 * r + i, 2 * c + j]
