@@ -280,7 +280,7 @@ def _layers(bits: np.ndarray, bands: Sequence[str], lattice: Lattice, *, filled:
     for resolution_m in lattice.levels:
         n_bands = len(_bands_at(bands, resolution_m, lattice))
         plane = _upsample(bits, lattice.coarse // resolution_m)
-        layers.quality[resolution_m] = plane.copy()
+        layers.quality[resolution_m] = plane.copy() if plane is bits else plane
         layers.reflectance[resolution_m] = np.empty((n_bands, *plane.shape), np.int16)
         if filled:
             layers.reflectance[resolution_m].fill(FILL)
