@@ -37,7 +37,7 @@ test: $(STAMP) ## the default tests
 	$(BIN)/pytest $(BESIDE) $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## only the tests that take longer, and those that start services
-	$(BIN)/pytest -m "slow or services" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "slow or services" --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 services: $(STAMP) ## a STAC API for the tests marked services: PostGIS (as root, by apt-get) and .venv-services
 	@ls /usr/share/postgresql/*/extension/postgis.control >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql "postgresql-$$(apt-cache show postgresql | sed -n 's/^Version: \([0-9]*\).*/\1/p' | head -1)-postgis-3"; }
