@@ -222,7 +222,9 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         found = [
             row[what]
             for row in rows
-            if (row["case"], row.get("reader"), row.get("latency_ms")) == (case, reader, latency_ms)
+            if what in row
+            and (row["case"], row.get("reader"), row.get("latency_ms"))
+            == (case, reader, latency_ms)
         ]
         return statistics.median(found) if found else None
 

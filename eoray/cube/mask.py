@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 import numba
 import numpy as np
@@ -183,8 +183,6 @@ def grow(core: np.ndarray, radius: float, pixel: tuple[float, float] = (1.0, 1.0
     return out
 
 
-_NO_DATA = int(Quality.NO_DATA)
-
 _FAR = 255
 """Columns to the nearest pixel of a region, where it is that far or farther."""
 
@@ -217,35 +215,16 @@ def count_pixels(quality: np.ndarray, mask: np.ndarray) -> tuple[int, int]:
         quality: Dims (y, x), uint8 of ``Quality`` bits.
         mask: Dims (y, x), uint8 of ``Mask`` bits, as fine or coarser by a whole factor.
     """
-    valid, masked = _count(quality, mask, len(quality) // len(mask))
-    return int(valid), int(masked)
-
-
-@numba.njit(nogil=True, cache=True)
-def _count(quality: np.ndarray, mask: np.ndarray, factor: int) -> tuple[int, int]:
-    valid: Any = 0
-    masked: Any = 0
-    width = quality.shape[1]
-    covered = np.empty(width, np.uint8)
-    for r in range(quality.shape[0]):
-        if r % factor == 0:
-            for c in range(width):
-                covered[c] = mask[r // factor, c // factor] != 0
-        here: Any = np.uint32(0)
-        under: Any = np.uint32(0)
-        for c in range(width):
-            holds = np.uint32((quality[r, c] & _NO_DATA) == 0)
-            here += holds
-            under += holds & np.uint32(covered[c])
-        valid += here
-        masked += under
-    return valid, masked
+    factor = len(quality) // len(mask)
+    valid = (quality & np.uint8(Quality.NO_DATA)) == 0
+    unclear = np.repeat(mask != 0, factor, axis=1)[:, None]
+    masked = valid.reshape(len(mask), factor, -1) & unclear
+    return int(np.count_nonzero(valid)), int(np.count_nonzero(masked))
 
 
 def warm_up() -> None:
-    """Compile the kernels, or load them from numba's cache on disk."""
+    """Compile the kernel, or load it from numba's cache on disk."""
     grow(np.ones((1, 1), np.bool_), 1.0)
-    count_pixels(*np.zeros((2, 1, 1), np.uint8))
 
 
 def clear_classes(classes: Iterable[int]) -> tuple[int, ...]:
