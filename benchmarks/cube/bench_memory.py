@@ -1,6 +1,6 @@
 """Peak memory of the cube stage against the size of the area.
 
-    python benchmarks/cube/bench_memory.py            # 2 x 2 and 8 x 8 tiles
+    python benchmarks/cube/bench_memory.py            # 4 x 4 and 16 x 16 tiles
 
 Each area is an archive whose pixels are their own position, read by a process of its own with two
 threads. Prints one JSON object per area and the ratio of the last to the first: it should be 1.
@@ -43,7 +43,7 @@ print(json.dumps({"peak_bytes": peak.bytes, "tasks": stage["tasks"], "seconds": 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--edges", type=int, nargs="+", default=[2, 8], help="tiles along an edge")
+    parser.add_argument("--edges", type=int, nargs="+", default=[4, 16], help="tiles along an edge")
     parser.add_argument("--dates", type=int, default=2)
     arguments = parser.parse_args()
     peaks = [measure(edge, arguments.dates) for edge in arguments.edges]

@@ -125,7 +125,7 @@ def _draw(scenery: Scenery, date: int) -> None:
     cloud = _field.__wrapped__(edge, 3.2, 100 + date) > 1.1
     empty = np.zeros((edge, edge), bool)
     if date % 3 == 1:
-        at = np.arange(edge)
+        at = np.arange(edge) // 2 * 2  # whole pixels of 20 m: SCL says what is there
         empty = at[None, :] + 0.2 * at[:, None] < 0.12 * edge
     season = 1 + 0.4 * np.sin(2 * np.pi * date / scenery.n_drawn)
     for number, band in enumerate((*BANDS_10M, *BANDS_20M)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -182,11 +183,11 @@ class SceneWorker:
         parts = list(parts_of(row))
         # while a part is encoded, the next one is read, and the scene classification of the one
         # behind it: one wait for the server instead of three
-        with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
-            choices = ahead(self._choose(row, parts, options), first)
-            mosaics = ahead(_read(parts, choices), second)
-            for (part, tiles), mosaic in zip(parts, mosaics, strict=True):
-                yield from self._cut(row, part, tiles, mosaic)
+        first, second = _threads()
+        choices = ahead(self._choose(row, parts, options), first)
+        mosaics = ahead(_read(parts, choices), second)
+        for (part, tiles), mosaic in zip(parts, mosaics, strict=True):
+            yield from self._cut(row, part, tiles, mosaic)
 
     def _choose(
         self, row: SceneRow, parts: Sequence[_Part], options: ReadOptions
@@ -270,9 +271,23 @@ def ahead[T](items: Iterator[T], pool: ThreadPoolExecutor) -> Iterator[T]:
     """Yield items; while one is used, the next is made in a pool of one thread."""
     end = object()
     coming = pool.submit(next, items, end)
-    while (item := coming.result()) is not end:
-        coming = pool.submit(next, items, end)
-        yield cast("T", item)
+    try:
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, items, end)
+            yield cast("T", item)
+    finally:
+        wait([coming])
+
+
+_of_thread = threading.local()
+
+
+def _threads() -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
+    """Two threads of this thread's own, kept: each new one would hold on to memory of its own."""
+    if not hasattr(_of_thread, "pools"):
+        _of_thread.pools = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    pools: tuple[ThreadPoolExecutor, ThreadPoolExecutor] = _of_thread.pools
+    return pools
 
 
 def _read(
