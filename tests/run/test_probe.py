@@ -110,8 +110,11 @@ def test_inputs_that_another_provider_gives_out_are_enough(archive: Path, s3: Fa
     s3.refuse["GET"] = (403, "AccessDenied")
     place = SimpleNamespace(assets=(row(str(next(archive.rglob("*.tif")))).scenes[0].assets[0],))
     (scene,) = row("s3://maps/0.tif").scenes
+    with pytest.raises(AccessError, match="inputs cannot be read"):
+        probe_inputs([SimpleNamespace(scenes=(scene,))])
     scene.elsewhere = (place,)
     probe_inputs([SimpleNamespace(scenes=(scene,))])
+    assert {key for _, key in s3.requests} == {"maps/0.tif"}
 
 
 def test_missing_or_broken_file_is_left_to_the_tasks(s3: FakeS3) -> None:
