@@ -70,6 +70,10 @@ def test_unknown_values_are_refused(values: Manifest, match: str) -> None:
         ({"cluster": {"groups": []}}, "cluster/groups"),
         ({"ray": {"env": {"AWS_SECRET_ACCESS_KEY": "x"}}}, "AWS_SECRET_ACCESS_KEY"),
         ({"submit": {"env": {"STAC_TOKEN": "x"}}}, "STAC_TOKEN"),
+        ({"network": {"proxy": "http://ada:secret@proxy:3128"}}, "network/proxy"),
+        ({"network": {"proxy": "proxy:3128"}}, "network/proxy"),
+        ({"network": {"noProxy": ["a,b"]}}, "network/noProxy/0"),
+        ({"network": {"ca": {"configMap": "Own_CA"}}}, "network/ca/configMap"),
     ],
 )
 def test_wrong_values_are_refused(values: Manifest, match: str) -> None:
@@ -88,6 +92,11 @@ def test_wrong_values_are_refused(values: Manifest, match: str) -> None:
         (
             {"networkPolicy": {"client": {"enabled": True, "from": [{"namespace": "a"}]}}},
             "client is enabled without a long-lived cluster",
+        ),
+        ({"network": {"noProxy": [".example"]}}, "network.noProxy names exceptions from a proxy"),
+        (
+            {"network": {"ca": {"configMap": "own", "secret": "own"}}},
+            "a ConfigMap and a Secret, and one file is trusted",
         ),
         ({"quota": {"enabled": True}}, "enabled and limits nothing"),
         (

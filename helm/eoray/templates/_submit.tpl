@@ -40,7 +40,7 @@ containers:
       {{- with .env }}
       {{- . | nindent 6 }}
       {{- end }}
-      {{- with include "eoray.env" $submit.env | trim }}
+      {{- with include "eoray.network.over" (dict "root" .root "env" $submit.env) | trim }}
       {{- . | nindent 6 }}
       {{- end }}
     {{- with include "eoray.envFrom" $submit.existingSecret | trim }}
@@ -58,6 +58,9 @@ containers:
         mountPath: /etc/eoray
         readOnly: true
       {{- end }}
+      {{- with include "eoray.network.mount" .root | trim }}
+      {{- . | nindent 6 }}
+      {{- end }}
 volumes:
   - name: tmp
     emptyDir:
@@ -66,6 +69,9 @@ volumes:
   - name: run
     configMap:
       name: {{ . }}
+  {{- end }}
+  {{- with include "eoray.network.volume" .root | trim }}
+  {{- . | nindent 2 }}
   {{- end }}
 {{- end }}
 

@@ -63,7 +63,7 @@ spec:
           value: /home/ray
         - name: RAY_USAGE_STATS_ENABLED
           value: "0"
-        {{- with include "eoray.env" $values.ray.env | trim }}
+        {{- with include "eoray.network.over" (dict "root" .root "env" $values.ray.env) | trim }}
         {{- . | nindent 8 }}
         {{- end }}
       {{- with include "eoray.envFrom" $values.ray.existingSecret | trim }}
@@ -90,6 +90,9 @@ spec:
         - {name: shm, mountPath: /dev/shm}
         - {name: tmp, mountPath: /tmp}
         - {name: home, mountPath: /home/ray}
+        {{- with include "eoray.network.mount" .root | trim }}
+        {{- . | nindent 8 }}
+        {{- end }}
   volumes:
     - name: shm
       emptyDir:
@@ -102,6 +105,9 @@ spec:
     - name: home
       emptyDir:
         sizeLimit: 1Gi
+    {{- with include "eoray.network.volume" .root | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
 {{- end }}
 
 {{- define "eoray.cluster.objectStore" -}}
