@@ -160,6 +160,7 @@ def measure(
         warm()
         read, found = READERS[reader](wanted, stack)
         forget_traffic(Path(log))
+        os.sync()  # what readers before wrote is not this one's to wait for
         with measure_peak() as peak:
             began, cpu = time.perf_counter(), _cpu_s()
             read()

@@ -298,6 +298,7 @@ def _peer_array(job: Job, chunk_px: int = PEER_CHUNK_PX) -> tuple[Any, Found]:
     from zarr.codecs import BloscCodec
 
     part = _part_px(job)
+    chunk_px = math.gcd(part, chunk_px)  # whole chunks in a shard
     group = zarr.open_group(job.out, mode="w", zarr_format=3)
     array = group.create_array(
         "data",
