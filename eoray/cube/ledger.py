@@ -7,7 +7,7 @@ run that was killed is planned again against it and goes on. There is no other b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,9 @@ class TileReceipt:
     """Files that were needed; known to the run that wrote the tile, not stored."""
     holes: tuple[Hole, ...] = ()
     """Those that failed; stored in a table of their own, see ``cube.holes``."""
+
+
+_ROWS_AT_ONCE = 64
 
 
 def receipt_of(result: TileResult, fills: Mapping[str, float]) -> TileReceipt:
@@ -80,8 +83,19 @@ def digest_arrays(arrays: Mapping[str, np.ndarray], fills: Mapping[str, float]) 
         if values.dtype.kind == "f":
             values = _one_zero_one_nan(values)
         little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-        hasher.update(np.ascontiguousarray(little).data)
+        for part in _in_order(little):
+            hasher.update(np.ascontiguousarray(part).data)
     return 0 if filled else int(hasher.intdigest())
+
+
+def _in_order(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Pieces, dims (y, x), that make the array when laid end to end; copies of them stay small."""
+    if values.flags.c_contiguous:
+        yield values
+        return
+    for lead in np.ndindex(values.shape[:-2]):
+        for row in range(0, values.shape[-2], _ROWS_AT_ONCE):
+            yield values[(*lead, slice(row, row + _ROWS_AT_ONCE))]
 
 
 def _one_zero_one_nan(values: np.ndarray) -> np.ndarray:

@@ -26,6 +26,10 @@ _BITS = {
 }
 
 
+_EMPTY, _SHADOW = int(Scl.NO_DATA), int(Scl.CLOUD_SHADOW)
+_CLOUD_MEDIUM, _CLOUD_HIGH = int(Scl.CLOUD_MEDIUM), int(Scl.CLOUD_HIGH)
+_DILATED, _NO_DATA = np.uint8(Mask.DILATED), np.uint8(Quality.NO_DATA)
+
 GROUND_M = (20.0, 20.0)
 """(y, x) metres under a pixel of SCL on the world grid."""
 
@@ -115,12 +119,31 @@ def mask_scl(
     for scl_class in Scl:
         lut[scl_class] = int(_BITS.get(scl_class, Mask.OTHER))
     lut[list(recipe.clear)] = 0
-    mask: np.ndarray = lut[scl]
-    cloud = (scl == Scl.CLOUD_MEDIUM) | (scl == Scl.CLOUD_HIGH)
-    shadow = scl == Scl.CLOUD_SHADOW
-    _dilate(mask, cloud, shadow, recipe, ground_m)
-    mask[scl == Scl.NO_DATA] = int(Mask.INVALID)  # nothing to say about what nobody saw
-    return mask
+    lut[Scl.NO_DATA] = int(Mask.INVALID)
+    cloud = (scl == _CLOUD_MEDIUM) | (scl == _CLOUD_HIGH)
+    shadow = scl == _SHADOW
+    out = np.empty(scl.shape, np.uint8)
+    near = grow(cloud, recipe.cloud_m, ground_m), grow(shadow, recipe.shadow_m, ground_m)
+    _combine(scl, lut, near, out)
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _combine(
+    scl: np.ndarray, lut: np.ndarray, near: tuple[np.ndarray, np.ndarray], out: np.ndarray
+) -> None:
+    """The bit of each class, and that of a neighbour of clouds or shadows beside it."""
+    near_cloud, near_shadow = near
+    height, width = scl.shape
+    for r in range(height):
+        for c in range(width):
+            seen = scl[r, c]
+            bits = lut[seen]
+            is_cloud = seen in (_CLOUD_MEDIUM, _CLOUD_HIGH)
+            beside = (near_cloud[r, c] and not is_cloud) or (near_shadow[r, c] and seen != _SHADOW)
+            if beside and seen != _EMPTY:  # nothing to say about what nobody saw
+                bits |= _DILATED
+            out[r, c] = bits
 
 
 def _dilate(
@@ -215,16 +238,38 @@ def count_pixels(quality: np.ndarray, mask: np.ndarray) -> tuple[int, int]:
         quality: Dims (y, x), uint8 of ``Quality`` bits.
         mask: Dims (y, x), uint8 of ``Mask`` bits, as fine or coarser by a whole factor.
     """
-    factor = len(quality) // len(mask)
-    valid = (quality & np.uint8(Quality.NO_DATA)) == 0
-    unclear = np.repeat(mask != 0, factor, axis=1)[:, None]
-    masked = valid.reshape(len(mask), factor, -1) & unclear
-    return int(np.count_nonzero(valid)), int(np.count_nonzero(masked))
+    n_valid, n_masked = _count(quality, mask, len(quality) // len(mask))
+    return int(n_valid), int(n_masked)
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(quality: np.ndarray, mask: np.ndarray, factor: int) -> tuple[int, int]:
+    n_valid = n_masked = 0
+    height, width = mask.shape
+    for r in range(height * factor):
+        found = unclear = 0
+        if factor == 2:
+            for c in range(width):
+                pair = (quality[r, 2 * c] & _NO_DATA == 0) + (quality[r, 2 * c + 1] & _NO_DATA == 0)
+                found += pair
+                unclear += pair * (mask[r // 2, c] != 0)
+        else:
+            for c in range(width * factor):
+                valid = quality[r, c] & _NO_DATA == 0
+                found += valid
+                unclear += valid and mask[r // factor, c // factor] != 0
+        n_valid += found
+        n_masked += unclear
+    return n_valid, n_masked
 
 
 def warm_up() -> None:
-    """Compile the kernel, or load it from numba's cache on disk."""
-    grow(np.ones((1, 1), np.bool_), 1.0)
+    """Compile the kernels, or load them from numba's cache on disk."""
+    scl = np.full((3, 3), Scl.CLOUD_HIGH, np.uint8)
+    mask = mask_scl(scl, MaskRecipe())
+    for quality in (scl, np.zeros((6, 12), np.uint8)[:, :6]):
+        count_pixels(quality, mask)
+        count_pixels(quality, mask[:, :])
 
 
 def clear_classes(classes: Iterable[int]) -> tuple[int, ...]:

@@ -102,8 +102,17 @@ def _config() -> icechunk.RepositoryConfig:
     return icechunk.RepositoryConfig(manifest=icechunk.ManifestConfig(splitting=splitting))
 
 
-def create_product(root: ZarrGroup, spec: ProductSpec, zone: Zone) -> bool:
+def create_product(
+    root: ZarrGroup, spec: ProductSpec, zone: Zone, entries: Sequence[TimeEntry] = ()
+) -> bool:
     """Make the arrays of a product in a zone, or check those that stand there.
+
+    Args:
+        root: Group of the whole store, writable.
+        spec: The product.
+        zone: Where.
+        entries: Of the time axis, if it is made now; :func:`append_entries` lengthens one that
+            stands, which costs more.
 
     Returns:
         True when something was made.
@@ -127,9 +136,10 @@ def create_product(root: ZarrGroup, spec: ProductSpec, zone: Zone) -> bool:
             "eoray:has_time": spec.has_time,
         }
     )
+    entries = _in_order(entries)
     for part in spec.groups:
-        _create_group(root, spec, part, zone)
-    _create_ledger(root, spec, zone)
+        _create_group(root, spec, part, zone, entries)
+    _create_ledger(root, spec, zone, entries)
     return True
 
 
@@ -196,7 +206,13 @@ def _check_same(attrs: Mapping[str, Any], spec: ProductSpec, zone: Zone) -> None
         )
 
 
-def _create_group(root: ZarrGroup, spec: ProductSpec, part: GroupSpec, zone: Zone) -> None:
+def _create_group(
+    root: ZarrGroup,
+    spec: ProductSpec,
+    part: GroupSpec,
+    zone: Zone,
+    entries: Sequence[TimeEntry],
+) -> None:
     path = group_path(spec.name, zone, part.resolution_m)
     group = root.create_group(path)
     group.attrs.update(_geo_attributes(zone, part.resolution_m))
@@ -204,15 +220,27 @@ def _create_group(root: ZarrGroup, spec: ProductSpec, part: GroupSpec, zone: Zon
     for dim, labels in part.coords.items():
         _put_coord(group, dim, dim, np.asarray(labels, dtype=object), {})
     for array in part.arrays:
-        _create_array(group, array, part.resolution_m, zone, has_time=spec.has_time)
+        _create_array(group, array, part.resolution_m, zone, entries if spec.has_time else None)
+    if spec.has_time and entries:
+        _check_columns(group, entries)
+        _put_times(group, entries)
 
 
 def _create_array(
-    group: ZarrGroup, array: ArraySpec, resolution_m: int, zone: Zone, *, has_time: bool
+    group: ZarrGroup,
+    array: ArraySpec,
+    resolution_m: int,
+    zone: Zone,
+    entries: Sequence[TimeEntry] | None,
 ) -> None:
+    """Make an array; with entries, though there be none yet, it has a time axis."""
+    has_time = entries is not None
     dims = (["time"] if has_time else []) + [dim for dim, _ in array.lead] + ["y", "x"]
-    shape = ((0,) if has_time else ()) + array.lead_shape + zone_shape(resolution_m, zone)
+    times = () if entries is None else (len(entries),)
+    shape = times + array.lead_shape + zone_shape(resolution_m, zone)
     attrs = {**array.attrs, "grid_mapping": "spatial_ref"}
+    if entries:
+        attrs["coordinates"] = _coordinates(entries)
     if np.dtype(array.dtype).kind in "iu" and "flag_masks" not in attrs:
         attrs["_FillValue"] = int(array.fill)
     group.create_array(
@@ -289,7 +317,9 @@ def _geo_attributes(zone: Zone, resolution_m: int) -> dict[str, Any]:
     }
 
 
-def _create_ledger(root: ZarrGroup, spec: ProductSpec, zone: Zone) -> None:
+def _create_ledger(
+    root: ZarrGroup, spec: ProductSpec, zone: Zone, entries: Sequence[TimeEntry]
+) -> None:
     group = root.create_group(ledger_path(spec.name, zone))
     shape = lattice_of(zone).n_rows, lattice_of(zone).n_cols
     has_mask = any(array.name == "mask" for part in spec.groups for array in part.arrays)
@@ -298,15 +328,19 @@ def _create_ledger(root: ZarrGroup, spec: ProductSpec, zone: Zone) -> None:
             continue
         group.create_array(
             name,
-            shape=(0, *shape),
+            shape=(len(entries), *shape),
             chunks=(1, *shape),
             dtype=dtype,
             fill_value=LEDGER_FILLS.get(name, 0),
             dimension_names=["time", "tile_y", "tile_x"],
         )
-    for name in ("entry", "sources"):
-        dim = "time" if name == "entry" else "row"
-        _put_coord(group, name, dim, np.empty(0, dtype=object), {})
+    _put_coord(group, "entry", "time", np.array([e.key for e in entries], dtype=object), {})
+    _put_coord(group, "sources", "row", np.empty(0, dtype=object), {})
+
+
+def _in_order(entries: Iterable[TimeEntry]) -> list[TimeEntry]:
+    """Entries in the order in which a time axis holds those that are added together."""
+    return sorted(entries, key=lambda e: (e.time, e.key))
 
 
 def entry_keys(root: ZarrGroup, product: str, zone: Zone) -> list[str]:
@@ -330,7 +364,7 @@ def append_entries(
         StoreError: An entry has other columns than those stored.
     """
     known = set(entry_keys(root, spec.name, zone))
-    new = sorted((e for e in entries if e.key not in known), key=lambda e: (e.time, e.key))
+    new = _in_order(e for e in entries if e.key not in known)
     if not new:
         return 0
     ledger = root[ledger_path(spec.name, zone)]
@@ -351,21 +385,35 @@ def _append_time(
         target = group[array.name]
         target.resize((total, *target.shape[1:]))
     _check_columns(group, entries)
+    if "time" not in group:
+        _put_times(group, entries)
+    else:
+        for name, values in _columns(entries).items():
+            extend_coord(group, name, values)
+    coordinates = _coordinates(entries)
+    for array in part.arrays:
+        if group[array.name].attrs.get("coordinates") != coordinates:
+            group[array.name].attrs["coordinates"] = coordinates
+
+
+def _coordinates(entries: Sequence[TimeEntry]) -> str:
+    """What CF's attribute of this name says of arrays along time."""
+    return " ".join(["spatial_ref", *sorted(entries[0].columns)])
+
+
+def _put_times(group: ZarrGroup, entries: Sequence[TimeEntry]) -> None:
+    for name, values in _columns(entries).items():
+        _put_coord(group, name, "time", values, _TIME_UNITS if name == "time" else {})
+
+
+def _columns(entries: Sequence[TimeEntry]) -> dict[str, np.ndarray]:
+    """Coordinates along time."""
     times = np.array([np.datetime64(e.time.rstrip("Z"), "ms") for e in entries]).astype("i8")
     columns: dict[str, np.ndarray] = {"time": times}
     for name in entries[0].columns:
         values = np.array([e.columns[name] for e in entries])
         columns[name] = values.astype(object) if values.dtype.kind == "U" else values
-    is_new = "time" not in group
-    for name, values in columns.items():
-        if is_new:
-            _put_coord(group, name, "time", values, _TIME_UNITS if name == "time" else {})
-        else:
-            extend_coord(group, name, values)
-    coordinates = " ".join(["spatial_ref", *sorted(entries[0].columns)])
-    for array in part.arrays:
-        if group[array.name].attrs.get("coordinates") != coordinates:
-            group[array.name].attrs["coordinates"] = coordinates
+    return columns
 
 
 def _check_columns(group: ZarrGroup, entries: Sequence[TimeEntry]) -> None:

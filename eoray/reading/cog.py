@@ -11,7 +11,7 @@ import math
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,11 @@ _NONE, _DEFLATE, _OLD_DEFLATE = 1, 8, 32946
 
 _MAX_DIRECTORIES = 32
 """Of one file: a chain that is longer bites its own tail."""
+
+
+type Put = Callable[[np.ndarray, slice, tuple[int, int]], None]
+"""Takes rows of pixels, dims (y, x), C order; the columns of them that are asked for; and the (row,
+column) at which these begin in what is read. The memory may hold other pixels after the call."""
 
 
 class BrokenFileError(OSError):
@@ -208,9 +213,27 @@ class CogFile:
         Raises:
             BrokenFileError: The file ends too early, or a tile does not decode.
         """
+        out = np.empty((rows.stop - rows.start, cols.stop - cols.start), self.header.dtype)
+
+        def put(values: np.ndarray, of: slice, at: tuple[int, int]) -> None:
+            out[at[0] : at[0] + len(values), at[1] : at[1] + of.stop - of.start] = values[:, of]
+
+        self.read_to(put, rows, cols)
+        return out
+
+    def read_to(self, put: Put, rows: slice, cols: slice) -> None:
+        """Hand pixels over tile by tile, as they are decoded: no array between.
+
+        Args:
+            put: Gets the part of each tile that lies within the rows and columns.
+            rows: Within the file.
+            cols: Within the file.
+
+        Raises:
+            BrokenFileError: The file ends too early, or a tile does not decode.
+        """
         header, memory = self.header, self._memory
         height, width = header.block
-        out = np.empty((rows.stop - rows.start, cols.stop - cols.start), header.dtype)
         blocks = list(_blocks(header, rows, cols))
         known = {
             number: found
@@ -229,21 +252,20 @@ class CogFile:
             top, left = row * height, col * width
             r0, r1 = max(top, rows.start), min(top + height, rows.stop)
             c0, c1 = max(left, cols.start), min(left + width, cols.stop)
-            target = out[r0 - rows.start : r1 - rows.start, c0 - cols.start : c1 - cols.start]
+            place, inner = (r0 - rows.start, c0 - cols.start), slice(c0 - left, c1 - left)
             if header.counts[number] == 0:
-                target[...] = header.nodata
+                put(np.full((r1 - r0, width), header.nodata, header.dtype), inner, place)
                 continue
             values = known.get(number)
             if values is None:
                 values = _decode(header, next(data), row, col)[r0 - top :]
-            target[...] = values[: r1 - r0, c0 - left : c1 - left]
+            put(values[: r1 - r0], inner, place)
             if memory is not None:
                 bottom, right = top + height, left + width
                 first = self._first_shared(r0, rows.stop, cols.stop, bottom, right)
                 if first < bottom:
                     # a copy: what was decoded lies in memory that the next tile takes
                     memory.keep(self._href, number, first - top, values[first - r0 :].copy())
-        return out
 
     def _first_shared(self, top: int, last_row: int, last_col: int, bottom: int, right: int) -> int:
         """First row of a tile that the part below or on the right needs; its end for none."""

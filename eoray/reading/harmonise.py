@@ -10,7 +10,7 @@ import numpy as np
 
 from eoray.sentinel2 import DN_NODATA, DN_SATURATED, FILL, REFLECTANCE_MAX, Quality
 
-_SATURATED, _NO_DATA = int(Quality.SATURATED), int(Quality.NO_DATA)
+_NO_DATA = int(Quality.NO_DATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +31,47 @@ def place_band(
     share: Share,
     corner: tuple[int, int],
     target: np.ndarray,
-    quality: np.ndarray,
-) -> None:
+    cols: slice | None = None,
+) -> bool:
     """Put digital numbers, as reflectance x 10 000, where their scene was chosen.
 
     ``DN + offset`` with negative values kept, 32767 where it would be larger, -32768 where DN is 0.
-    Where the detector was saturated (DN 65535) the quality bit is set.
 
     Args:
         dn: Dims (y, x), uint16; 0 is no data.
         dn_offset: Added where DN > 0: -1000 for raw data of baseline 04.00 on, else 0.
         share: Which pixels to write.
-        corner: (row, col) of ``dn`` within the frame, in the band's pixels.
+        corner: (row, col) within the frame, in the band's pixels, where ``dn`` begins.
         target: Plane of the whole frame, int16, written.
-        quality: Bits of the whole frame, uint8, written.
+        cols: Columns of ``dn`` that count, the first of them at the corner; None for all.
+
+    Returns:
+        True where the detector was saturated (DN 65535); see :func:`mark_saturated`.
 
     Source:
         ESA, Sentinel-2 processing baseline 04.00: the offset exists to keep negative values.
     """
-    _place(dn, dn_offset, share.index, share.number, share.factor, corner, (target, quality))
+    part = (0, dn.shape[1]) if cols is None else (cols.start, cols.stop)
+    where = share.index, share.number, share.factor
+    return bool(_place(dn, part, dn_offset, *where, corner, target) == DN_SATURATED)
+
+
+def mark_saturated(
+    dn: np.ndarray, share: Share, corner: tuple[int, int], quality: np.ndarray
+) -> None:
+    """Set the bit of saturation where a scene was chosen and its DN is 65535.
+
+    Args:
+        dn: Dims (y, x), uint16.
+        share: Which pixels to write.
+        corner: (row, col) of ``dn`` within the frame, in the band's pixels.
+        quality: Bits of the whole frame, uint8, written.
+    """
+    (row, col), factor = corner, share.factor
+    rows, cols = np.nonzero(dn == DN_SATURATED)
+    rows, cols = rows + row, cols + col
+    ours = share.index[rows // factor, cols // factor] == share.number
+    quality[rows[ours], cols[ours]] |= np.uint8(Quality.SATURATED)
 
 
 def mark_empty(reflectance: np.ndarray, quality: np.ndarray) -> None:
@@ -77,55 +99,70 @@ def _mark_empty(reflectance: np.ndarray, quality: np.ndarray) -> None:
 def warm_up() -> None:
     """Compile the kernels, or load them from numba's cache on disk."""
     share = Share(np.zeros((1, 1), np.int16), 0, 1)
-    planes = np.zeros((1, 1), np.int16), np.zeros((1, 1), np.uint8)
-    place_band(np.ones((1, 1), np.uint16), 0, share, (0, 0), *planes)
-    mark_empty(planes[0][None], planes[1])
+    plane = np.zeros((1, 1), np.int16)
+    place_band(np.ones((1, 1), np.uint16), 0, share, (0, 0), plane)
+    mark_empty(plane[None], np.zeros((1, 1), np.uint8))
 
 
 @numba.njit(nogil=True, cache=True)
 def _place(
     dn: np.ndarray,
+    part: tuple[int, int],
     dn_offset: int,
     index: np.ndarray,
     number: int,
     factor: int,
     corner: tuple[int, int],
-    out: tuple[np.ndarray, np.ndarray],
-) -> None:
-    """Run by run of the pixels that the scene has in a row: whole vectors at once."""
-    height, width = dn.shape
-    for r in range(height):
+    target: np.ndarray,
+) -> int:
+    """Row by row where the scene has all of it, else run by run; gives the largest number."""
+    first, width = part[0], part[1] - part[0]
+    left = corner[1] // factor
+    right = (corner[1] + width - 1) // factor + 1
+    largest = np.uint16(0)
+    known, n_ours = -1, 0
+    for r in range(dn.shape[0]):
         row = r + corner[0]
         chosen = index[row // factor]
+        if row // factor != known:
+            known, n_ours = row // factor, _count(chosen[left:right], number)
+        if n_ours == 0:
+            continue
+        if n_ours == right - left:
+            ours = target[row, corner[1] : corner[1] + width]
+            largest = max(largest, _place_run(dn[r, first : first + width], dn_offset, ours))
+            continue
         at = 0
         while at < width:
             col = (at + corner[1]) // factor
             is_ours = chosen[col] == number
             end = col + 1
-            last = (width + corner[1] - 1) // factor
-            while end <= last and (chosen[end] == number) == is_ours:
+            while end < right and (chosen[end] == number) == is_ours:
                 end += 1
             stop = min(width, end * factor - corner[1])
             if is_ours:
-                left = at + corner[1]
-                _place_run(
-                    dn[r, at:stop],
-                    dn_offset,
-                    out[0][row, left : stop + corner[1]],
-                    out[1][row, left : stop + corner[1]],
-                )
+                ours = target[row, at + corner[1] : stop + corner[1]]
+                run = dn[r, first + at : first + stop]
+                largest = max(largest, _place_run(run, dn_offset, ours))
             at = stop
+    return int(largest)
 
 
 @numba.njit(nogil=True, cache=True)
-def _place_run(dn: np.ndarray, dn_offset: int, target: np.ndarray, quality: np.ndarray) -> None:
-    largest: Any = 0
-    for i in range(len(dn)):  # no branch: the compiler makes vectors of it
-        value = np.int32(dn[i])
+def _count(chosen: np.ndarray, number: int) -> int:
+    found = 0
+    for i in range(len(chosen)):
+        found += chosen[i] == number
+    return found
+
+
+@numba.njit(nogil=True, cache=True)
+def _place_run(dn: np.ndarray, dn_offset: int, target: np.ndarray) -> Any:
+    """No branch, and no number wider than needed: the compiler makes vectors of it."""
+    largest, offset = np.uint16(0), np.int32(dn_offset)
+    for i in range(len(dn)):
+        value = np.uint16(dn[i])
         largest = max(largest, value)
-        shifted = min(value + np.int32(dn_offset), np.int32(REFLECTANCE_MAX))
+        shifted = min(np.int32(value) + offset, np.int32(REFLECTANCE_MAX))
         target[i] = np.int16(FILL) if value == DN_NODATA else np.int16(shifted)
-    if largest == DN_SATURATED:
-        for i in range(len(dn)):
-            if dn[i] == DN_SATURATED:
-                quality[i] |= _SATURATED
+    return largest

@@ -18,12 +18,9 @@ from eoray.errors import ReadError
 from eoray.grid import Block, Lattice, PixelWindow, Tile
 from eoray.reading.choice import Choice, centre_of, choose, without_halo
 from eoray.reading.gdal import io_pool
-from eoray.reading.harmonise import Share, mark_empty, place_band
-from eoray.reading.window import (
-    Engine,
-    is_congruent,
-    read_asset,
-)
+from eoray.reading.harmonise import Share, mark_empty, mark_saturated, place_band
+from eoray.reading.survey import Survey, double, survey
+from eoray.reading.window import AssetWindow, Engine, is_congruent, place_asset
 from eoray.sentinel2 import FILL, Quality, Scl, native_resolution_m
 
 if TYPE_CHECKING:
@@ -126,15 +123,18 @@ def read_chosen(
     block, halo = choice.block, options.halo_px
     choice.memory = memory
     core = np.ascontiguousarray(without_halo(choice.index, halo))
-    bits = _known_bits(choice, core, options.bands)
+    parts = _survey_tiles(choice, core)
+    bits = _known_bits(choice, core, parts, options.bands)
     failed = [
         _failure(choice, lost.number, lost.error, lost.where(choice)) for lost in choice.unread
     ]
     context, more = _read_context(choice, options) if options.context else (None, [])
     if window is not None:
         inside = _narrow(choice, halo, window)
-        core, bits = np.ascontiguousarray(core[inside]), bits[inside]
-    layers, lost = _read_layers(choice, core, bits, options, options.bands)
+        core, bits = np.ascontiguousarray(core[inside]), np.ascontiguousarray(bits[inside])
+        parts = _survey_tiles(choice, core)
+    found = survey(core, len(choice.scenes))
+    layers, lost = _read_layers(choice, core, found, bits, options, options.bands)
     failed += lost
     for resolution_m, values in layers.reflectance.items():
         # without a band of this pixel the scene classification alone tells
@@ -143,9 +143,9 @@ def read_chosen(
             mark_empty(values, layers.quality[resolution_m])
         else:
             layers.quality[resolution_m][_upsample(core < 0, factor)] |= np.uint8(Quality.NO_DATA)
-    reads = dict(_count_reads(choice, core, failed, len(options.bands)))
+    reads = _count_reads(choice, parts, failed, len(options.bands))
     failed += _only_new(more, failed)
-    used = sorted({choice.scenes[n].item_id for n in np.unique(core) if n >= 0})
+    used = sorted(choice.scenes[number].item_id for number in found.present)
     return Mosaic(
         choice.frame,
         choice.scl,
@@ -158,9 +158,22 @@ def read_chosen(
     )
 
 
+type _Parts = list[tuple[Tile, slice, slice, Survey]]
+"""Tiles with their rows and columns in a frame, and the scenes that have pixels there."""
+
+
+def _survey_tiles(choice: Choice, core: np.ndarray) -> _Parts:
+    """Count the pixels of each scene in each tile."""
+    return [
+        (tile, rows, cols, survey(core[rows, cols], len(choice.scenes)))
+        for tile, rows, cols in _tile_slices(choice.block, choice.frame)
+    ]
+
+
 def _read_layers(
     choice: Choice,
     core: np.ndarray,
+    found: Survey,
     bits: np.ndarray,
     options: ReadOptions,
     bands: Sequence[str],
@@ -168,21 +181,25 @@ def _read_layers(
 ) -> tuple[_Layers, list[FailedRead]]:
     """Read bands where their scenes were chosen; ``reach`` pixels around a tile are its own."""
     # every pixel is written by the one scene that it takes: no need to fill before
-    covered = options.read is None and bool((core >= 0).all())
+    covered = options.read is None and found.covered
     layers = _layers(bits, bands, choice.block.lattice, filled=not covered)
     jobs = [
         (number, band)
-        for number in range(len(choice.scenes))
-        if (core == number).any()
+        for number in found.present
         for band in bands
         if options.read is None or band in options.read
     ]
-    results = io_pool().map(_reader(choice, core, options), jobs)
+    results = io_pool().map(_reader(choice, core, found, options, layers, bands), jobs)
     failed = []
     for (number, band), result in zip(jobs, results, strict=True):
-        _place(layers, choice, core, number, band, result, bands)
+        quality = layers.quality[_level(band, choice)]
         if isinstance(result, ReadError):
+            _mark_lost(layers, choice, core, (number, band), bands)
             failed.append(_failure(choice, number, result, core == number, reach))
+            continue
+        share = Share(core, number, len(quality) // len(core))
+        for dn, corner in result:
+            mark_saturated(dn, share, corner, quality)
     return layers, failed
 
 
@@ -191,7 +208,8 @@ def _read_context(choice: Choice, options: ReadOptions) -> tuple[np.ndarray, lis
     halo, lattice = options.halo_px, choice.block.lattice
     wide = replace(choice, frame=choice.frame.buffered(halo))
     bits = np.zeros(choice.index.shape, np.uint8)
-    layers, failed = _read_layers(wide, choice.index, bits, options, options.context, halo)
+    found = survey(choice.index, len(choice.scenes))
+    layers, failed = _read_layers(wide, choice.index, found, bits, options, options.context, halo)
     planes = []
     for band in options.context:
         level = lattice.level(native_resolution_m(band))
@@ -224,15 +242,14 @@ def _thin(values: np.ndarray, factor: int) -> np.ndarray:
 
 
 def _count_reads(
-    choice: Choice, core: np.ndarray, failed: Sequence[FailedRead], n_bands: int
-) -> Iterable[tuple[Tile, int]]:
+    choice: Choice, parts: _Parts, failed: Sequence[FailedRead], n_bands: int
+) -> dict[Tile, int]:
     """SCL and bands of the scenes that a tile takes pixels of, and each SCL that it misses."""
     unread = failed[: len(choice.unread)]
-    for tile, rows, cols in _tile_slices(choice.block, choice.frame):
-        part = core[rows, cols]
-        n_scenes = sum(bool((part == n).any()) for n in range(len(choice.scenes)))
-        n_unread = sum(tile in failure.tiles for failure in unread)
-        yield tile, n_scenes * (n_bands + 1) + n_unread
+    return {
+        tile: len(found.present) * (n_bands + 1) + sum(tile in failure.tiles for failure in unread)
+        for tile, _, _, found in parts
+    }
 
 
 def _narrow(choice: Choice, halo: int, window: PixelWindow) -> tuple[slice, slice]:
@@ -256,21 +273,25 @@ class _Layers:
     quality: dict[int, np.ndarray]
 
 
-def _known_bits(choice: Choice, core: np.ndarray, bands: Sequence[str]) -> np.ndarray:
+def _known_bits(
+    choice: Choice, core: np.ndarray, parts: _Parts, bands: Sequence[str]
+) -> np.ndarray:
     """Quality that is known before any band is read, dims (y, x) of the frame in pixels of SCL."""
-    halo = (choice.index.shape[0] - core.shape[0]) // 2
-    bits = np.zeros(core.shape, np.uint8)
-    bits[without_halo(choice.edge, halo)] |= np.uint8(Quality.GRANULE_EDGE)
-    bits[without_halo(choice.scl, halo) == Scl.SATURATED] |= np.uint8(Quality.SATURATED)
-    bits[_other_granule(choice, core)] |= np.uint8(Quality.OTHER_GRANULE)
+    halo = choice.halo_px
+    edge, scl = without_halo(choice.edge, halo), without_halo(choice.scl, halo)
+    bits = edge * np.uint8(Quality.GRANULE_EDGE)
+    bits |= (scl == int(Scl.SATURATED)) * np.uint8(Quality.SATURATED)
+    _mark_other_granules(choice, core, parts, bits)
     for number, scene in enumerate(choice.scenes):
-        here = core == number
+        known = Quality(0)
         if _is_resampled(scene, bands, choice.block.lattice):
-            bits[here] |= np.uint8(Quality.FOREIGN_ZONE)
+            known |= Quality.FOREIGN_ZONE
         if scene.clipped_at_source:
-            bits[here] |= np.uint8(Quality.CLIPPED_AT_SOURCE)
+            known |= Quality.CLIPPED_AT_SOURCE
+        if known:
+            bits |= (core == number) * np.uint8(known)
     for unread in choice.unread:
-        bits[unread.where(choice)] |= np.uint8(Quality.FAILED_READ)
+        bits |= unread.where(choice) * np.uint8(Quality.FAILED_READ)
     return bits
 
 
@@ -301,21 +322,19 @@ def _bands_at(bands: Sequence[str], resolution_m: int, lattice: Lattice) -> list
     return [b for b in bands if lattice.level(native_resolution_m(b)) == resolution_m]
 
 
-def _other_granule(choice: Choice, core: np.ndarray) -> np.ndarray:
-    """True where a tile's pixel does not come from the granule nearest to the tile's centre."""
-    other = np.zeros(core.shape, bool)
+def _mark_other_granules(choice: Choice, core: np.ndarray, parts: _Parts, bits: np.ndarray) -> None:
+    """Set the bit where a pixel does not come from the granule nearest to its tile's centre."""
     names = np.array([scene.granule for scene in choice.scenes] + [""], dtype=object)
-    for tile, rows, cols in _tile_slices(choice.block, choice.frame):
-        part = core[rows, cols]
-        counts = np.bincount(part.ravel() + 1, minlength=len(names))[1:]
-        present = np.flatnonzero(counts).tolist()
-        if not present:
+    for tile, rows, cols, found in parts:
+        if not found.present:
             continue
-        present += _missed(choice, rows, cols)  # what they miss may be the nearest
+        # what they miss may be the nearest
+        present = [*found.present, *_missed(choice, rows, cols)]
         if len(present) > 1:
+            part = core[rows, cols]
             main = min(present, key=lambda n: _tile_distance(choice.scenes[n], tile))
-            other[rows, cols] = (part >= 0) & (names[part] != names[main])
-    return other
+            other = (part >= 0) & (names[part] != names[main])
+            bits[rows, cols] |= other * np.uint8(Quality.OTHER_GRANULE)
 
 
 def _missed(choice: Choice, rows: slice, cols: slice) -> list[int]:
@@ -355,69 +374,85 @@ def _overlap(start: int, length: int, origin: int, extent: int) -> slice:
     return slice(first, max(first, min(extent, start + length - origin)))
 
 
-def _reader(
-    choice: Choice, core: np.ndarray, options: ReadOptions
-) -> Callable[[tuple[int, str]], tuple[np.ndarray, tuple[slice, slice]] | ReadError]:
-    boxes = {n: _bounding_box(core == n) for n in range(len(choice.scenes)) if (core == n).any()}
+type _Saturated = list[tuple[np.ndarray, tuple[int, int]]]
+"""Numbers, some of which are of a saturated detector, and where in the frame they begin."""
 
-    def read(job: tuple[int, str]) -> tuple[np.ndarray, tuple[slice, slice]] | ReadError:
+
+def _reader(
+    choice: Choice,
+    core: np.ndarray,
+    found: Survey,
+    options: ReadOptions,
+    layers: _Layers,
+    bands: Sequence[str],
+) -> Callable[[tuple[int, str]], _Saturated | ReadError]:
+    """What reads one band of one scene, and puts it where the scene was chosen."""
+
+    def read(job: tuple[int, str]) -> _Saturated | ReadError:
         number, band = job
-        scene, lattice = choice.scenes[number], choice.block.lattice
-        resolution_m = lattice.level(native_resolution_m(band))
-        factor = lattice.coarse // resolution_m
-        rows, cols = (slice(s.start * factor, s.stop * factor) for s in boxes[number])
-        window = PixelWindow(
-            choice.frame.row_off * factor + rows.start,
-            choice.frame.col_off * factor + cols.start,
-            rows.stop - rows.start,
-            cols.stop - cols.start,
+        scene, level = choice.scenes[number], _level(band, choice)
+        factor = choice.block.lattice.coarse // level
+        rows, cols = (slice(s.start * factor, s.stop * factor) for s in found.box(number))
+        what = AssetWindow(
+            scene,
+            scene.asset(band),
+            choice.block.zone,
+            PixelWindow(
+                choice.frame.row_off * factor + rows.start,
+                choice.frame.col_off * factor + cols.start,
+                rows.stop - rows.start,
+                cols.stop - cols.start,
+            ),
+            level,
+            options.retries,
+            options.seconds,
+            choice.memory,
+            options.engine,
         )
+        share, target = Share(core, number, factor), _plane(layers, choice, band, bands)
+        saturated: _Saturated = []
+
+        def put(dn: np.ndarray, of: slice, at: tuple[int, int]) -> None:
+            corner = rows.start + at[0], cols.start + at[1]
+            if place_band(dn, scene.dn_offset, share, corner, target, of):
+                saturated.append((dn[:, of].copy(), corner))
+
         try:
-            dn = read_asset(
-                scene,
-                scene.asset(band),
-                zone=choice.block.zone,
-                window=window,
-                resolution_m=resolution_m,
-                retries=options.retries,
-                seconds=options.seconds,
-                memory=choice.memory,
-                engine=options.engine,
-            )
+            place_asset(what, put)
         except ReadError as error:
             if options.raise_errors:
                 raise
             return error
-        return dn, (rows, cols)
+        return saturated
 
     return read
 
 
-def _place(
+def _level(band: str, choice: Choice) -> int:
+    return choice.block.lattice.level(native_resolution_m(band))
+
+
+def _plane(layers: _Layers, choice: Choice, band: str, bands: Sequence[str]) -> np.ndarray:
+    """Reflectance of a band over the frame, dims (y, x)."""
+    level = _level(band, choice)
+    position = _bands_at(bands, level, choice.block.lattice).index(band)
+    plane: np.ndarray = layers.reflectance[level][position]
+    return plane
+
+
+def _mark_lost(
     layers: _Layers,
     choice: Choice,
     core: np.ndarray,
-    number: int,
-    band: str,
-    result: tuple[np.ndarray, tuple[slice, slice]] | ReadError,
+    job: tuple[int, str],
     bands: Sequence[str],
 ) -> None:
-    """Put one band of one scene where the scene was chosen."""
-    lattice = choice.block.lattice
-    resolution_m = lattice.level(native_resolution_m(band))
-    factor = lattice.coarse // resolution_m
-    quality = layers.quality[resolution_m]
-    position = _bands_at(bands, resolution_m, lattice).index(band)
-    if isinstance(result, ReadError):
-        lost = _upsample(core == number, factor)
-        quality[lost] |= np.uint8(Quality.FAILED_READ)
-        layers.reflectance[resolution_m][position][lost] = FILL
-        return
-    dn, (rows, cols) = result
-    share = Share(core, number, factor)
-    offset = choice.scenes[number].dn_offset
-    target = layers.reflectance[resolution_m][position]
-    place_band(dn, offset, share, (rows.start, cols.start), target, quality)
+    """Take out again what came of a band before its read failed."""
+    number, band = job
+    quality = layers.quality[_level(band, choice)]
+    lost = _upsample(core == number, len(quality) // len(core))
+    quality[lost] |= np.uint8(Quality.FAILED_READ)
+    _plane(layers, choice, band, bands)[lost] = FILL
 
 
 def _failure(
@@ -441,9 +476,6 @@ def _failure(
 
 
 def _upsample(values: np.ndarray, factor: int) -> np.ndarray:
+    if factor == 2:
+        return double(values)
     return values if factor == 1 else values.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def _bounding_box(where: np.ndarray) -> tuple[slice, slice]:
-    rows, cols = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eoray.grid import PixelWindow
-from eoray.reading.window import asset_resolution_m, is_copied, read_asset
+from eoray.reading.window import AssetWindow, asset_resolution_m, is_copied, read_asset
 from eoray.sentinel2 import Scl
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _compare_band(
 def _read(
     scene: Scene, asset: BandAsset, tile: Tile, window: PixelWindow, resolution_m: int
 ) -> np.ndarray:
-    return read_asset(scene, asset, zone=tile.zone, window=window, resolution_m=resolution_m)
+    return read_asset(AssetWindow(scene, asset, tile.zone, window, resolution_m))
 
 
 def _common(first: Scene, second: Scene, tile: Tile) -> PixelWindow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +15,7 @@ from eoray.errors import GridError, ReadError
 from eoray.grid import Affine6, PixelWindow, Zone, lattice_of, relabel_south
 from eoray.log import get_logger
 from eoray.masking import mask
-from eoray.reading.cog import BlockMemory, CogFile, forget_header
+from eoray.reading.cog import BlockMemory, CogFile, Put, forget_header
 from eoray.reading.gdal import GdalFile, warp_by_gdal
 from eoray.reading.overviews import (
     Step,
@@ -118,32 +119,33 @@ type Engine = Callable[[BandAsset], PixelFile]
 """Opens a file in place of our own reader. Opening and reading raise OSError where they fail."""
 
 
-def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
-    scene: Scene,
-    asset: BandAsset,
-    *,
-    zone: Zone,
-    window: PixelWindow,
-    resolution_m: int,
-    retries: int = 2,
-    seconds: float = 120.0,
-    memory: BlockMemory | None = None,
-    engine: Engine | None = None,
-    wait: Callable[[float], None] = time.sleep,
-) -> np.ndarray:
-    """Read stored integers of an asset over a window.
+@dataclass(frozen=True, slots=True)
+class AssetWindow:
+    """One file of a scene over a window of a lattice, and how hard it is tried."""
 
-    Args:
-        scene: The item, named in errors; its zone decides between copy and warp.
-        asset: Band or SCL of the scene.
-        zone: Zone of the window.
-        window: Pixels of the zone at ``resolution_m``.
-        resolution_m: 10 or 20, or the level of a user's grid.
-        retries: Further attempts after a failed one.
-        seconds: No attempt begins later than this after the first.
-        memory: Keeps decoded tiles for the strip below.
-        engine: Opens the file in place of our own reader, which alone uses ``memory``.
-        wait: Called with seconds between attempts.
+    scene: Scene
+    """The item, named in errors; its zone decides between copy and warp."""
+    asset: BandAsset
+    """Band or SCL of the scene."""
+    zone: Zone
+    window: PixelWindow
+    """Pixels of the zone at ``resolution_m``."""
+    resolution_m: int
+    """10 or 20, or the level of a user's grid."""
+    retries: int = 2
+    """Further attempts after a failed one."""
+    seconds: float = 120.0
+    """No attempt begins later than this after the first."""
+    memory: BlockMemory | None = None
+    """Keeps decoded tiles for the strip below."""
+    engine: Engine | None = None
+    """Opens the file in place of our own reader, which alone uses ``memory``."""
+    wait: Callable[[float], None] = time.sleep
+    """Called with seconds between attempts."""
+
+
+def read_asset(what: AssetWindow) -> np.ndarray:
+    """Read stored integers of an asset over a window.
 
     Returns:
         Dims (y, x), dtype of the file; ``asset.nodata`` outside of it. SCL is warped by
@@ -154,23 +156,39 @@ def read_asset(  # noqa: PLR0913 - one read, and all that belongs to it
         ReadError: Every attempt failed, at all providers of the product that the scene knows, or
             the file is not what the item says.
     """
-    same = scene.grid_epsg == lattice_of(zone).epsg
-    method = _copy if same and is_congruent(asset, resolution_m, zone) else _warp
-    step = None
-    if engine is None and takes_overviews(scene, asset, zone, resolution_m):
-        step = pixels_a_step(scene, asset, zone, resolution_m)
+    return _try_places(what, partial(_read, what))
+
+
+def place_asset(what: AssetWindow, put: Put) -> None:
+    """Hand over what :func:`read_asset` gives, tile by tile where the file is copied.
+
+    Args:
+        what: The file and the window.
+        put: Gets pixels and where they lie in the window, each at least once: an attempt that
+            fails in the middle is followed by one from the start.
+
+    Raises:
+        ReadError: As for :func:`read_asset`; some pixels may have been handed over.
+    """
+
+    def read(file: BandAsset, patience: Patience) -> None:
+        if not _copy_to(what, file, patience, put):
+            values = _read(what, file, patience)
+            put(values, slice(0, values.shape[1]), (0, 0))
+
+    _try_places(what, read)
+
+
+def _try_places[T](what: AssetWindow, read: Callable[[BandAsset, Patience], T]) -> T:
+    """Read at the scene's provider, else at the others that have the same product."""
+    scene, asset, window = what.scene, what.asset, what.window
     places = _places(scene, asset)
     failures: list[tuple[str, BaseException]] = []
     attempts = 0
     for provider, file in places:
-        patience = Patience(retries, seconds, Pace(sleep=wait))
+        patience = Patience(what.retries, what.seconds, Pace(sleep=what.wait))
         try:
-            what = (file, zone, window, resolution_m, memory)
-            if step is None:
-                read = partial(_read, _checked(method, scene.grid_epsg), *what, engine)
-            else:
-                read = partial(_read_level, step, scene.grid_epsg, *what)
-            values = _persist(read, file.href, patience)
+            values = _persist(partial(read, file), file.href, patience)
         except _GaveUpError as gave_up:
             error = gave_up.__cause__ or gave_up
             failures.append((provider, error))
@@ -226,7 +244,7 @@ class _GaveUpError(Exception):
         self.attempts = attempts
 
 
-def _persist(read: Callable[[Patience], np.ndarray], href: str, patience: Patience) -> np.ndarray:
+def _persist[T](read: Callable[[Patience], T], href: str, patience: Patience) -> T:
     """Read a file, again if what came was broken; requests have attempts of their own."""
     for attempt in range(patience.retries + 1):
         try:
@@ -258,42 +276,70 @@ def file_offset(
     return row, col
 
 
-type _Method = Callable[[BandAsset, PixelFile, Zone, PixelWindow, int], np.ndarray]
+def _step(what: AssetWindow) -> Step | None:
+    """Pixels that a grid leaps over, where it is so coarse that overviews are read."""
+    scene, asset = what.scene, what.asset
+    if what.engine is None and takes_overviews(scene, asset, what.zone, what.resolution_m):
+        return pixels_a_step(scene, asset, what.zone, what.resolution_m)
+    return None
 
 
-def _read(
-    method: _Method,
-    asset: BandAsset,
-    zone: Zone,
-    window: PixelWindow,
-    resolution_m: int,
-    memory: BlockMemory | None,
-    engine: Engine | None,
-    patience: Patience,
-) -> np.ndarray:
+def _is_copied(what: AssetWindow) -> bool:
+    same = what.scene.grid_epsg == lattice_of(what.zone).epsg
+    return same and is_congruent(what.asset, what.resolution_m, what.zone)
+
+
+def _copy_to(what: AssetWindow, asset: BandAsset, patience: Patience, put: Put) -> bool:
+    """Hand over a window within a COG tile by tile; False where it has to be read another way."""
+    if what.engine is not None or _is_jpeg2000(asset) or not _is_copied(what) or _step(what):
+        return False
+    window = what.window
+    row, col = file_offset(asset, window, what.resolution_m, what.zone)
+    top, left = -row, -col
+    bottom, right = top + window.height, left + window.width
+    if min(top, left) < 0 or bottom > asset.shape[0] or right > asset.shape[1]:
+        return False
+    try:
+        file = CogFile(asset.href, what.memory, patience)
+    except UnsupportedFileError:
+        values = _read_by_gdal(what, asset, patience)
+        put(values, slice(0, window.width), (0, 0))
+        return True
+    _check_header(file, asset, what.scene.grid_epsg)
+    file.read_to(put, slice(top, bottom), slice(left, right))
+    return True
+
+
+def _is_jpeg2000(asset: BandAsset) -> bool:
+    return asset.href.lower().endswith((".jp2", ".jp2)/$value"))
+
+
+def _read(what: AssetWindow, asset: BandAsset, patience: Patience) -> np.ndarray:
     """Read by an engine, or by our own reader, or by GDAL where that one does not know the file."""
-    if engine is not None:
-        return method(asset, engine(asset), zone, window, resolution_m)
-    if not asset.href.lower().endswith((".jp2", ".jp2)/$value")):
+    place = what.zone, what.window, what.resolution_m
+    step = _step(what)
+    if step is not None:
+        return _read_level(step, what.scene.grid_epsg, asset, *place, what.memory, patience)
+    if what.engine is not None:
+        return _read_from(what.engine(asset), what, asset)
+    if not _is_jpeg2000(asset):
         try:
-            file = CogFile(asset.href, memory, patience)
-            return method(asset, file, zone, window, resolution_m)
+            return _read_from(CogFile(asset.href, what.memory, patience), what, asset)
         except UnsupportedFileError:
             pass
-    with one_turn(asset.href, patience), GdalFile(asset.href, patience) as gdal_file:
-        return method(asset, gdal_file, zone, window, resolution_m)
+    return _read_by_gdal(what, asset, patience)
 
 
-def _checked(method: _Method, grid_epsg: int) -> _Method:
-    """Hold the header of a file against its item before it is read."""
+def _read_by_gdal(what: AssetWindow, asset: BandAsset, patience: Patience) -> np.ndarray:
+    with one_turn(asset.href, patience), GdalFile(asset.href, patience) as file:
+        return _read_from(file, what, asset)
 
-    def read(
-        asset: BandAsset, file: PixelFile, zone: Zone, window: PixelWindow, resolution_m: int
-    ) -> np.ndarray:
-        _check_header(file, asset, grid_epsg)
-        return method(asset, file, zone, window, resolution_m)
 
-    return read
+def _read_from(file: PixelFile, what: AssetWindow, asset: BandAsset) -> np.ndarray:
+    """Copy or warp a file whose header is held against its item before."""
+    _check_header(file, asset, what.scene.grid_epsg)
+    method = _copy if _is_copied(what) else _warp
+    return method(asset, file, what.zone, what.window, what.resolution_m)
 
 
 def _read_level(

@@ -236,12 +236,15 @@ def compile_kernels() -> None:
     Images take their kernels from the demo: what it does not need itself comes last.
     """
     from eoray.change import detect
-    from eoray.cube import composite, mads, mask, nbar, ranks, resample, screen, terrain
-    from eoray.reading import harmonise, warp
+    from eoray.cube import composite, mads, mask, nbar, ranks, resample, screen, shard, terrain
+    from eoray.reading import choice, harmonise, survey, warp
 
     for module in (
+        choice,
+        survey,
         harmonise,
         mask,
+        shard,
         warp,
         terrain,
         screen,

@@ -134,8 +134,8 @@ class Driver:
         root = zarr.open_group(session.store, mode="a")
         changed = False
         for zone, entries in sorted(plan.entries.items()):
-            changed |= store.create_product(root, plan.spec, zone)
-            changed |= store.append_entries(root, plan.spec, zone, entries) > 0
+            is_new = store.create_product(root, plan.spec, zone, entries)
+            changed |= is_new or store.append_entries(root, plan.spec, zone, entries) > 0
         if changed:
             self._commit(session, f"{plan.name}: axes of {plan.spec.name}")
 

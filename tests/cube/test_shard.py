@@ -14,32 +14,34 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from eoray.cube.layout import ArraySpec
-from eoray.cube.shard import ABSENT, array_options, encode_shard, is_fill, shard_key
+from eoray.cube.shard import ABSENT, _encode_chunk, array_options, encode_shard, is_fill, shard_key
 
 TILE_PX = 256
 """Two inner chunks a side."""
 
 
-def read_back(array: ArraySpec, data: bytes | None, *, has_time: bool) -> np.ndarray:
+def read_back(
+    array: ArraySpec, data: bytes | None, *, has_time: bool, px: int = TILE_PX
+) -> np.ndarray:
     """Put a shard where zarr expects the second tile of a row, and read that tile."""
     memory = MemoryStore()
     lead = ((2,) if has_time else ()) + array.lead_shape
     target = zarr.create_array(
         memory,
         name="g/a",
-        shape=(*lead, TILE_PX, 2 * TILE_PX),
-        **array_options(array, TILE_PX, has_time=has_time),
+        shape=(*lead, px, 2 * px),
+        **array_options(array, px, has_time=has_time),
     )
     if data is not None:
         index = ((1,) if has_time else ()) + (0,) * len(array.lead) + (0, 1)
         buffer = default_buffer_prototype().buffer.from_bytes(data)
         sync(memory.set(shard_key("g", "a", index), buffer))
     whole: np.ndarray = np.asarray(target[:])
-    assert is_fill(whole[..., :TILE_PX], array.fill)
+    assert is_fill(whole[..., :px], array.fill)
     if has_time:
         assert is_fill(whole[0], array.fill)
-        return whole[1, ..., TILE_PX:]
-    return whole[..., TILE_PX:]
+        return whole[1, ..., px:]
+    return whole[..., px:]
 
 
 @st.composite
@@ -72,6 +74,33 @@ def test_zarr_reads_what_we_encode(case: tuple[ArraySpec, np.ndarray], has_time:
     assert (data is None) == is_fill(values, array.fill)
 
 
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((4, 128, 128), "int16"),  # one block
+        ((6, 128, 128), "int16"),  # a block and a half
+        ((1, 128, 128), "uint8"),
+        ((30, 128, 128), "float32"),  # fifteen blocks
+        ((3, 16, 16), "float64"),
+        ((1, 5, 5), "uint8"),  # no whole number of bytes for a plane of bits
+        ((5, 115, 121), "int16"),  # neither is the rest behind the first block
+    ],
+)
+@pytest.mark.parametrize("kind", ["smooth", "noise"])
+def test_blosc_reads_our_frames(shape: tuple[int, ...], dtype: str, kind: str) -> None:
+    from numcodecs.blosc import Blosc
+
+    rng = np.random.default_rng(7)
+    values = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    if kind == "noise":  # nothing of it can be made smaller
+        values = np.frombuffer(rng.bytes(values.nbytes), dtype).reshape(shape)
+    frame = _encode_chunk(values)
+    assert Blosc().decode(frame) == values.tobytes()
+    assert len(frame) <= values.nbytes + 4096
+    if kind == "smooth" and values.nbytes > 1000:
+        assert len(frame) < values.nbytes / 2
+
+
 def test_chunks_of_fill_are_absent_from_the_index() -> None:
     values = np.full((2, TILE_PX, TILE_PX), -32768, np.int16)
     values[1, 200, 10] = 7  # in the third of four chunks
@@ -80,6 +109,57 @@ def test_chunks_of_fill_are_absent_from_the_index() -> None:
     index = np.frombuffer(data[-4 - 4 * 16 : -4], "<u8").reshape(4, 2)
     assert (index[[0, 1, 3]] == ABSENT).all()
     assert index[2].tolist() == [0, len(data) - 4 - 4 * 16]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float64", "float32"])
+def test_chunks_of_one_value_and_nearly_so(dtype: str) -> None:
+    array = ArraySpec("a", dtype, fill=3)
+    values = np.full((TILE_PX, TILE_PX), 5, dtype)
+    values[130:, :100] = 3  # the third chunk is neither
+    values[255, 255] = 4  # the last pixel of the fourth
+    frame = np.zeros((TILE_PX, 3 * TILE_PX), dtype)
+    frame[:, TILE_PX : 2 * TILE_PX] = values
+    for held in (values, frame[:, TILE_PX : 2 * TILE_PX], np.asfortranarray(values)):
+        data = encode_shard(held, 3)
+        np.testing.assert_array_equal(read_back(array, data, has_time=True), values)
+    values[:128, :128] = 3
+    data = encode_shard(values, 3)
+    assert data is not None
+    assert np.frombuffer(data[-4 - 4 * 16 : -4], "<u8")[0] == ABSENT
+    np.testing.assert_array_equal(read_back(array, data, has_time=False), values)
+
+
+def test_repeated_bytes_that_are_no_constant() -> None:
+    """Eight bytes that come again and again hold four numbers."""
+    values = np.tile(np.array([1, 2, 3, 4], np.int16), (TILE_PX, TILE_PX // 4))
+    data = encode_shard(values, 0)
+    np.testing.assert_array_equal(read_back(ArraySpec("a", "int16"), data, has_time=False), values)
+
+
+def test_zeros_of_both_signs_are_fill() -> None:
+    values = np.zeros((128, 128), np.float32)
+    values[::2] = -0.0
+    assert encode_shard(values, 0) is None
+    assert encode_shard(np.full((128, 128), -0.0, np.float32), 0) is None
+    faces = np.full((128, 128), np.nan, np.float32)
+    faces.view(np.uint32)[5] += 1
+    assert encode_shard(faces, np.nan) is None
+    assert encode_shard(faces, 0) is not None
+
+
+@pytest.mark.parametrize("px", [1, 3, 5])
+def test_tiles_of_a_few_pixels_keep_every_bit(px: int) -> None:
+    signs = np.zeros((px, px), np.float32)
+    signs[0, -1] = -0.0
+    for dtype in ("uint8", "float32"):
+        values = np.zeros((px, px), dtype)
+        assert encode_shard(values, 0) is None
+        array = ArraySpec("a", dtype, fill=1)
+        data = encode_shard(values, 1)
+        assert read_back(array, data, has_time=False, px=px).tobytes() == values.tobytes()
+    array = ArraySpec("a", "float32", fill=1)
+    again = read_back(array, encode_shard(signs, 1), has_time=False, px=px)
+    assert again.tobytes() == signs.tobytes()
 
 
 def test_the_same_values_give_the_same_bytes_whatever_their_memory_order() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,18 @@ def test_plain_xarray_opens_a_group(coarse_store: Any, make_entry: Make, make_re
     assert {"relative_orbit", "satellite", "spatial_ref"} <= set(dataset.coords)
     assert dataset.attrs["proj:code"] == "EPSG:32632"
     assert float(dataset.y[0]) == 9_400_320 - 320
+
+
+def test_a_product_made_with_its_entries_equals_one_that_got_them_later(
+    make_spec: Make, make_entry: Make
+) -> None:
+    def documents(*, at_once: bool) -> dict[str, Any]:
+        memory = zarr.storage.MemoryStore()
+        root, spec = zarr.open_group(memory, mode="a"), make_spec()
+        entries = [make_entry(day, satellite="S2A", sun_zenith=day + 0.5) for day in (3, 1, 2)]
+        assert store.create_product(root, spec, 32, entries if at_once else ())
+        assert store.append_entries(root, spec, 32, entries) == (0 if at_once else 3)
+        found = {key: value.to_bytes() for key, value in memory._store_dict.items()}
+        return {k: json.loads(v) if k.endswith("zarr.json") else v for k, v in found.items()}
+
+    assert documents(at_once=True) == documents(at_once=False)

@@ -17,7 +17,7 @@ from eoray.errors import ReadError
 from eoray.grid import PixelWindow, Zone
 from eoray.reading.requests import forget_gates
 from eoray.reading.usage import READS
-from eoray.reading.window import read_asset
+from eoray.reading.window import AssetWindow, read_asset
 from tests.s3_server import FakeS3, serve_s3
 
 EDGE = 64
@@ -82,7 +82,9 @@ def read(scene: Scene) -> np.ndarray:
         (c, f + e * asset.shape[0], c + a * asset.shape[1], f), 10
     )
     window = PixelWindow(top, left, bottom - top, right - left)
-    return read_asset(scene, asset, zone=zone, window=window, resolution_m=10, retries=0)
+    return read_asset(
+        AssetWindow(scene, asset, zone=zone, window=window, resolution_m=10, retries=0)
+    )
 
 
 def test_a_jp2_is_read_through_the_buckets_section(

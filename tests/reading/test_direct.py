@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from eoray.grid import (
     tiles_of_geometry,
 )
 from eoray.reading import window as reading
+from eoray.reading.cog import CogFile
 from eoray.reading.engines import ENGINES, StackstacFile, resolve_engine
 from eoray.sentinel2 import Quality
 
@@ -170,13 +172,13 @@ def test_only_the_files_that_are_needed_are_read(
     seen: Pass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    plain = reading._copy
+    plain = CogFile
 
-    def noted(asset: Any, *args: Any) -> np.ndarray:
-        asked.append(asset.band)
-        return plain(asset, *args)
+    def noted(href: str, *args: Any, **kwargs: Any) -> Any:
+        asked.append(Path(href).stem.rpartition("_")[2])
+        return plain(href, *args, **kwargs)
 
-    monkeypatch.setattr(reading, "_copy", noted)
+    monkeypatch.setattr(reading, "CogFile", noted)
     window = seen.window(300, 400, 20, 20, 20)
     read(seen, "scl", window, 20)
     assert set(asked) == {"SCL"}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eoray.reading.harmonise import Share, place_band
+from eoray.reading.harmonise import Share, mark_saturated, place_band
 from eoray.sentinel2 import FILL, Quality
 
 
@@ -23,7 +23,10 @@ def place(
     index = np.zeros(dn.shape, np.int16) if index is None else index
     shape = index.shape[0] * factor, index.shape[1] * factor
     target, quality = np.full(shape, 7, np.int16), np.full(shape, 1, np.uint8)
-    place_band(dn, offset, Share(index, 0, factor), corner, target, quality)
+    share = Share(index, 0, factor)
+    saturated = place_band(dn, offset, share, corner, target)
+    mark_saturated(dn, share, corner, quality)
+    assert saturated == bool((quality != 1).any())
     return target, quality
 
 
@@ -61,6 +64,22 @@ def test_only_chosen_pixels_are_written() -> None:
         found, [[7, 7, 7, 7], [100, 101, 7, 7], [7, 7, 106, 107], [7, 7, 110, 111]]
     )
     assert (quality == 1).all()
+
+
+def test_columns_of_wider_rows_land_where_they_alone_would() -> None:
+    index = np.array([[0, 1, 0], [-1, 0, 0]], np.int16)
+    wide = np.arange(100, 140, dtype=np.uint16).reshape(4, 10)
+    alone, _ = place(np.ascontiguousarray(wide[:, 3:8]), index=index, factor=2, corner=(0, 1))
+    target = np.full(alone.shape, 7, np.int16)
+    place_band(wide, 0, Share(index, 0, 2), (0, 1), target, slice(3, 8))
+    np.testing.assert_array_equal(target, alone)
+
+
+def test_saturated_pixels_of_another_scene_are_not_marked() -> None:
+    quality = np.zeros((2, 2), np.uint8)
+    dn = np.full((1, 2), 65535, np.uint16)
+    mark_saturated(dn, Share(np.array([[1, 0], [0, 1]], np.int16), 0, 1), (1, 0), quality)
+    assert quality.tolist() == [[0, 0], [int(Quality.SATURATED), 0]]
 
 
 def test_only_65535_is_saturated() -> None:

@@ -24,7 +24,7 @@ from eoray.reading.mosaic import ReadOptions, read_mosaic
 from eoray.reading.overviews import reads_overviews, takes_overviews
 from eoray.reading.ranges import UnsupportedFileError
 from eoray.reading.usage import READS
-from eoray.reading.window import read_asset
+from eoray.reading.window import AssetWindow, read_asset
 from eoray.sentinel2 import FILL, Quality
 from eoray.testing.scenes import make_scene
 
@@ -117,10 +117,10 @@ def scene_of(*assets: BandAsset) -> Scene:
 
 
 def read(asset: BandAsset, lattice: Lattice, window: PixelWindow, **kwargs: Any) -> np.ndarray:
-    return read_asset(
+    return read_asset(AssetWindow(
         scene_of(asset), asset, zone=lattice, window=window, resolution_m=lattice.coarse, retries=0,
         **kwargs,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def level_of(asset: BandAsset, number: int) -> np.ndarray:

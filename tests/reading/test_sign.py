@@ -25,7 +25,7 @@ from eoray.reading.cog import CogFile
 from eoray.reading.gdal import GdalFile, gdal_place
 from eoray.reading.ranges import open_ranges
 from eoray.reading.requests import Pace, Patience, UnreachableError, forget_gates
-from eoray.reading.window import read_asset
+from eoray.reading.window import AssetWindow, read_asset
 from tests.file_server import FileServer, serve_files
 
 BLOB = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/13/T/DE/B02_10m.tif"
@@ -179,5 +179,5 @@ def test_no_token_stands_in_errors_or_logs(
     window = PixelWindow(corner[0], corner[1], 20, 20)
     use_buckets({})
     with pytest.raises(ReadError, match=r"B8A of item 32TQS_a .*403 .*sig=\*\*\*") as failed:
-        read_asset(scene, asset, zone=32, window=window, resolution_m=20, retries=0)
+        read_asset(AssetWindow(scene, asset, zone=32, window=window, resolution_m=20, retries=0))
     assert "secret" not in str(failed.value) + stream.getvalue()

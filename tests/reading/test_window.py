@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from eoray.errors import GridError, ReadError
 from eoray.grid import PixelWindow
-from eoray.reading.window import check_congruent, file_offset, is_congruent, read_asset
+from eoray.reading.window import (
+    AssetWindow,
+    check_congruent,
+    file_offset,
+    is_congruent,
+    place_asset,
+    read_asset,
+)
 
 
 @pytest.fixture
@@ -32,6 +39,24 @@ def expected_window(
     row, col = offset[0] + 1000, offset[1] + 1000
     canvas[row : row + whole.shape[0], col : col + whole.shape[1]] = whole
     return canvas[1000 : 1000 + height, 1000 : 1000 + width]
+
+
+def place(what: AssetWindow) -> np.ndarray:
+    """What is handed over, each pixel at its place."""
+    parts: list[tuple[np.ndarray, tuple[int, int]]] = []
+
+    def put(values: np.ndarray, of: slice, at: tuple[int, int]) -> None:
+        assert values.flags.c_contiguous
+        parts.append((values[:, of].copy(), at))
+
+    place_asset(what, put)
+    seen = np.zeros((what.window.height, what.window.width), int)
+    out = np.empty(seen.shape, parts[0][0].dtype)
+    for values, (row, col) in parts:
+        at = np.s_[row : row + values.shape[0], col : col + values.shape[1]]
+        out[at], seen[at] = values, seen[at] + 1
+    assert (seen == 1).all()
+    return out
 
 
 @settings(
@@ -55,9 +80,13 @@ def test_any_window_equals_the_file_pasted_at_its_place(
         box["height"],
         box["width"],
     )
-    values = read_asset(
+    what = AssetWindow(
         scene, scene.asset(band), zone=32, window=window, resolution_m=resolution_m, retries=0
     )
+    values = read_asset(what)
+    placed = place(what)
+    assert placed.dtype == values.dtype
+    np.testing.assert_array_equal(placed, values)
     offset = 101 * factor - box["row"], 33 * factor - box["col"]
     assert file_offset(scene.asset(band), window, resolution_m) == offset
     whole = granules.written["32TQS_a"][band]
@@ -75,7 +104,9 @@ def test_southern_file_is_copied_with_the_shift(granules: Any) -> None:
     )
     assert scene.epsg == 32732
     assert scene.asset("SCL").transform[5] < 0
-    values = read_asset(scene, scene.asset("B8A"), zone=32, window=window, resolution_m=20)
+    values = read_asset(
+        AssetWindow(scene, scene.asset("B8A"), zone=32, window=window, resolution_m=20)
+    )
     np.testing.assert_array_equal(values[:95, 7:97], granules.written["32MQS_s"]["B8A"][5:])
     assert (values[95:] == 0).all()
 
@@ -86,13 +117,15 @@ def first_window(corner: tuple[int, int]) -> PixelWindow:
 
 def read_20_m(scene: Any, corner: tuple[int, int], band: str = "B8A", **kwargs: Any) -> np.ndarray:
     return read_asset(
-        scene,
-        scene.asset(band),
-        zone=32,
-        window=first_window(corner),
-        resolution_m=20,
-        retries=0,
-        **kwargs,
+        AssetWindow(
+            scene,
+            scene.asset(band),
+            zone=32,
+            window=first_window(corner),
+            resolution_m=20,
+            retries=0,
+            **kwargs,
+        )
     )
 
 
@@ -115,13 +148,15 @@ def test_file_that_is_not_what_its_item_says_is_refused_at_once(
     lying = with_asset(scene, "B8A", **changes)
     with pytest.raises(ReadError, match=reason) as caught:
         read_asset(
-            lying,
-            lying.asset("B8A"),
-            zone=32,
-            window=first_window(corner),
-            resolution_m=20,
-            retries=3,
-            wait=waits.append,
+            AssetWindow(
+                lying,
+                lying.asset("B8A"),
+                zone=32,
+                window=first_window(corner),
+                resolution_m=20,
+                retries=3,
+                wait=waits.append,
+            )
         )
     assert waits == []
     assert (caught.value.item_id, caught.value.asset) == ("32TQS_a", "B8A")
@@ -175,18 +210,57 @@ def test_a_truncated_file_is_an_error_and_never_zeros(scene: Any, corner: tuple[
         read_20_m(scene, corner)
 
 
+def test_pixels_are_handed_over_again_after_a_failure(
+    scene: Any, corner: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tile that breaks in the middle: the attempt after it begins from the start."""
+    from eoray.reading import cog
+
+    plain, calls = cog._decode, []
+
+    def breaks(*args: Any) -> np.ndarray:
+        calls.append(args)
+        if len(calls) == 2:
+            raise cog.BrokenFileError("block (0, 1) does not decode")
+        return plain(*args)
+
+    monkeypatch.setattr(cog, "_decode", breaks)
+    window = PixelWindow(2 * corner[0] + 202, 2 * corner[1] + 66, 600, 400)
+    what = AssetWindow(
+        scene,
+        scene.asset("B03"),
+        zone=32,
+        window=window,
+        resolution_m=10,
+        retries=1,
+        wait=lambda seconds: None,
+    )
+    seen = np.zeros((600, 400), int)
+
+    def put(values: np.ndarray, of: slice, at: tuple[int, int]) -> None:
+        width = of.stop - of.start
+        seen[at[0] : at[0] + len(values), at[1] : at[1] + width] += 1
+
+    place_asset(what, put)
+    assert len(calls) > 3
+    assert (seen >= 1).all()
+    assert seen.max() == 2
+
+
 def test_a_missing_file_is_tried_again_and_then_named(scene: Any, corner: tuple[int, int]) -> None:
     waits: list[float] = []
     Path(scene.asset("B8A").href).unlink()
     with pytest.raises(ReadError, match=r"32TQS_a_B8A\.tif"):
         read_asset(
-            scene,
-            scene.asset("B8A"),
-            zone=32,
-            window=first_window(corner),
-            resolution_m=20,
-            retries=2,
-            wait=waits.append,
+            AssetWindow(
+                scene,
+                scene.asset("B8A"),
+                zone=32,
+                window=first_window(corner),
+                resolution_m=20,
+                retries=2,
+                wait=waits.append,
+            )
         )
     assert waits == pytest.approx([0.2, 0.8])
 
@@ -200,13 +274,15 @@ def test_a_file_that_comes_back_is_read(scene: Any, corner: tuple[int, int]) -> 
         away.rename(path)
 
     values = read_asset(
-        scene,
-        scene.asset("B8A"),
-        zone=32,
-        window=first_window(corner),
-        resolution_m=20,
-        retries=1,
-        wait=come_back,
+        AssetWindow(
+            scene,
+            scene.asset("B8A"),
+            zone=32,
+            window=first_window(corner),
+            resolution_m=20,
+            retries=1,
+            wait=come_back,
+        )
     )
     assert values.shape == (300, 200)
     assert values.min() > 0

@@ -228,7 +228,7 @@ def test_negatives_after_the_offset_are_kept(shared_data: Path) -> None:
     with rasterio.open(path) as file:
         dn = file.read(1)
     assert ((dn > 0) & (dn < 1000)).mean() > 0.01
-    found, quality = np.zeros(dn.shape, np.int16), np.zeros(dn.shape, np.uint8)
-    place_band(dn, -1000, Share(np.zeros(dn.shape, np.int16), 0, 1), (0, 0), found, quality)
+    found = np.zeros(dn.shape, np.int16)
+    place_band(dn, -1000, Share(np.zeros(dn.shape, np.int16), 0, 1), (0, 0), found)
     np.testing.assert_array_equal(found, np.where(dn == 0, FILL, dn.astype("i4") - 1000))
     assert found[found != FILL].min() < 0

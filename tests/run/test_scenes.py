@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from eoray.catalog.snapshot import write_snapshot
 from eoray.errors import CatalogError, ConfigError, GridError, ReadError
 from eoray.grid import lattice_of, to_lonlat
 from eoray.reading import window as reading
+from eoray.reading.cog import CogFile
 from eoray.reading.engines import ENGINES
 from eoray.sentinel2 import FILL, Quality
 from eoray.testing import PositionOptions, expected_dn, write_position_archive
@@ -147,13 +147,13 @@ def test_opening_reads_no_file_and_a_band_reads_its_own(
     north: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    plain: Callable[..., np.ndarray] = reading._copy
+    plain = CogFile
 
-    def noted(asset: Any, *args: Any) -> np.ndarray:
-        asked.append(asset.band)
-        return plain(asset, *args)
+    def noted(href: str, *args: Any, **kwargs: Any) -> Any:
+        asked.append(Path(href).stem)
+        return plain(href, *args, **kwargs)
 
-    monkeypatch.setattr(reading, "_copy", noted)
+    monkeypatch.setattr(reading, "CogFile", noted)
     scenes = eoray.open_scenes(north.run_file)
     ndvi_like = scenes.eoray.red - scenes.eoray.green
     assert not asked
