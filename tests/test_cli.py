@@ -362,10 +362,14 @@ def test_version_tells_what_a_cluster_must_share(capsys: pytest.CaptureFixture[s
 
 
 def test_help_lists_every_verb_and_the_exit_codes() -> None:
-    code = "import sys; sys.argv = ['eoray', '--help']; from eoray.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-m", "eoray", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
+    assert done.stdout.startswith("Usage: eoray [OPTIONS]")
     verbs = "demo init plan run cube fit predict change assess publish check report export schema"
     assert all(f"\n  {verb} " in done.stdout for verb in verbs.split())
     assert "0 done, 1 failed, 2 usage" in done.stdout

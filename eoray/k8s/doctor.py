@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eoray.errors import ClusterError
 from eoray.k8s.names import LIFE
+from eoray.k8s.pods import GPU
 
 if TYPE_CHECKING:
     from eoray.k8s.client import Cluster
@@ -223,10 +224,7 @@ def _outlives(budget: dict[str, Any], now: datetime) -> bool:
 
 def _gpus(cluster: Cluster) -> Iterator[Finding]:
     def judge(found: dict[str, Any]) -> Finding:
-        counts = [
-            int(node["status"].get("allocatable", {}).get("nvidia.com/gpu", 0))
-            for node in found["items"]
-        ]
+        counts = [int(node["status"].get("allocatable", {}).get(GPU, 0)) for node in found["items"]]
         with_gpu = sum(count > 0 for count in counts)
         said = f"{len(counts)} nodes, {with_gpu} of them with {sum(counts)} GPUs"
         return Finding("nodes", "ok", said)

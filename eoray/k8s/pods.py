@@ -16,6 +16,9 @@ RUN_FOLDER = "/etc/eoray"
 HEAD = "ray-head"
 WORKER = "ray-worker"
 
+GPU = "nvidia.com/gpu"
+"""What NVIDIA's device plugin calls a GPU."""
+
 _SHARED_SHARE = 0.3
 """Of a pod's memory: Ray's object store, in /dev/shm and charged to the pod."""
 
@@ -80,7 +83,7 @@ def worker_template(
         template["spec"]["containers"][0]["lifecycle"] = hook
     if group.gpus:
         template["spec"]["tolerations"].append(
-            {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+            {"key": GPU, "operator": "Exists", "effect": "NoSchedule"}
         )
     return template
 
@@ -109,7 +112,7 @@ def _template(
     volumes, mounts = _volumes(cluster, part, config_map)
     resources: dict[str, str] = {"cpu": _cpu(part.cpu), "memory": _memory(part.memory_gi)}
     if isinstance(part, WorkerGroup) and part.gpus:
-        resources["nvidia.com/gpu"] = str(part.gpus)
+        resources[GPU] = str(part.gpus)
     return {
         "metadata": {"labels": dict(labels)},
         "spec": {

@@ -52,6 +52,11 @@ def explain(error: Any, verb: str, resource: str, namespace: str) -> Exception:
     where = f"{verb} {resource} in namespace {namespace!r}"
     if error.status in (401, 403):
         return _explain_right(error.status, said, verb, resource, namespace)
+    if error.status == 404 and said.startswith("namespaces "):
+        return RefusedError(
+            f"there is no namespace {namespace!r} in this cluster; correct cluster.namespace, or "
+            "make it by installing the chart (helm install ... --create-namespace)"
+        )
     if error.status == 404 and reason == "NotFound":
         return AbsentError(f"cannot {where}: {said}")
     if error.status == 404:  # the path itself is unknown, not an object
@@ -61,6 +66,11 @@ def explain(error: Any, verb: str, resource: str, namespace: str) -> Exception:
         )
     if reason == "AlreadyExists":
         return AlreadyExistsError(f"cannot {where}: {said}; submit again to attach to it")
+    if error.status == 400 and "unknown field" in said and resource.startswith("ray"):
+        return RefusedError(
+            f"the KubeRay of this cluster does not know all that eoray writes ({said}); upgrade "
+            "it to 1.6 or newer, `eoray doctor` says what it lacks"
+        )
     if error.status in (400, 409, 413, 422):
         return RefusedError(
             f"the cluster refuses to {where}: {said}; mend `cluster` in the run file"

@@ -17,6 +17,7 @@ from eoray.k8s.client import Cluster
 from eoray.k8s.existing import adopt_cluster
 from eoray.k8s.forecast import most_cpus
 from eoray.k8s.names import ATTEMPT, RUN, run_key
+from eoray.k8s.nodes import check_gpus
 from eoray.k8s.rayjob import Attempt, build_budget, build_config_map, build_rayjob
 from eoray.k8s.refusals import AlreadyExistsError, ForbiddenError, RefusedError
 from eoray.k8s.states import State, state_of
@@ -72,7 +73,7 @@ def submit_run(  # noqa: PLR0913 - one submission, and all that may be said abou
         wait: Called with seconds between questions.
 
     Raises:
-        ConfigError: The run file cannot be carried out in pods.
+        ConfigError: The run file cannot be carried out in pods, or asks for GPUs that no node has.
         ConflictError: Pods of an earlier attempt do not end.
         ClusterError: The cluster cannot be reached, refuses, or has no KubeRay.
     """
@@ -95,6 +96,8 @@ def submit_run(  # noqa: PLR0913 - one submission, and all that may be said abou
         attempt = replace(attempt, number=_number(latest) + 1)
     rayjob = build_rayjob(attempt, cluster.namespace)
     check_rayjob(rayjob)
+    if config.cluster.ray_cluster is None:
+        check_gpus(cluster, config.cluster, tell)
     cluster.create_rayjob(rayjob, dry_run=True)
     if dry_run:
         return Submission(attempt.name, attempt.key, "checked", state_of(rayjob))

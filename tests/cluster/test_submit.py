@@ -190,3 +190,8 @@ def test_missing_right_is_named(api: client.ApiClient, cluster: Cluster, config:
 
     with pytest.raises(ClusterError, match=r"you may not list rayjobs.*nobody"):
         submit_run(Cluster(as_nobody, cluster.namespace), config, Path("/"))
+
+
+def test_missing_namespace_is_told(api: client.ApiClient, config: RunConfig) -> None:
+    with pytest.raises(ClusterError, match="there is no namespace 'nowhere'"):
+        submit_run(Cluster(lambda: api, "nowhere"), config, Path("/"))
