@@ -52,31 +52,35 @@ def explain(error: Any, verb: str, resource: str, namespace: str) -> Exception:
     where = f"{verb} {resource} in namespace {namespace!r}"
     if error.status in (401, 403):
         return _explain_right(error.status, said, verb, resource, namespace)
-    if error.status == 404 and said.startswith("namespaces "):
+    if error.status == 404:
+        return _explain_absence(said, reason, where, resource, namespace)
+    if reason == "AlreadyExists":
+        return AlreadyExistsError(f"cannot {where}: {said}; submit again to attach to it")
+    if error.status in (400, 409, 413, 422):
+        if "unknown field" in said and resource.startswith("ray"):
+            remedy = "upgrade its KubeRay to 1.6 or newer, `eoray doctor` says what it lacks"
+        else:
+            remedy = "mend `cluster` in the run file"
+        return RefusedError(f"the cluster refuses to {where}: {said}; {remedy}")
+    kind = UnreachableError if error.status in BUSY else ClusterError
+    return kind(f"the Kubernetes API failed to {where}: {error.status} {said}; try again")
+
+
+def _explain_absence(
+    said: str, reason: str, where: str, resource: str, namespace: str
+) -> ClusterError:
+    """Tell what is not there: the namespace, the object, or the kind."""
+    if said.startswith("namespaces "):
         return RefusedError(
             f"there is no namespace {namespace!r} in this cluster; correct cluster.namespace, or "
             "make it by installing the chart (helm install ... --create-namespace)"
         )
-    if error.status == 404 and reason == "NotFound":
+    if reason == "NotFound":
         return AbsentError(f"cannot {where}: {said}")
-    if error.status == 404:  # the path itself is unknown, not an object
-        return NotServedError(
-            f"this cluster serves no {resource} ({said}); install the KubeRay operator 1.6 or "
-            "newer with its CRDs"
-        )
-    if reason == "AlreadyExists":
-        return AlreadyExistsError(f"cannot {where}: {said}; submit again to attach to it")
-    if error.status == 400 and "unknown field" in said and resource.startswith("ray"):
-        return RefusedError(
-            f"the KubeRay of this cluster does not know all that eoray writes ({said}); upgrade "
-            "it to 1.6 or newer, `eoray doctor` says what it lacks"
-        )
-    if error.status in (400, 409, 413, 422):
-        return RefusedError(
-            f"the cluster refuses to {where}: {said}; mend `cluster` in the run file"
-        )
-    kind = UnreachableError if error.status in BUSY else ClusterError
-    return kind(f"the Kubernetes API failed to {where}: {error.status} {said}; try again")
+    return NotServedError(  # the path itself is unknown, not an object
+        f"this cluster serves no {resource} ({said}); install the KubeRay operator 1.6 or newer "
+        "with its CRDs"
+    )
 
 
 def _explain_right(

@@ -209,7 +209,12 @@ def test_local_paths_are_refused_before_anything_is_asked(
     [
         (403, "rayjobs.ray.io is forbidden: User ann", ClusterError, "you may not create rayjobs"),
         (403, "exceeded quota: count/rayjobs.ray.io", RefusedError, "exceeded quota"),
-        (400, 'strict decoding error: unknown field "spec.x"', RefusedError, "upgrade it to 1.6"),
+        (
+            400,
+            'strict decoding error: unknown field "spec.x"',
+            RefusedError,
+            "upgrade its KubeRay to 1.6",
+        ),
         (422, "spec.x: Invalid value", RefusedError, "mend `cluster` in the run file"),
         (404, 'namespaces "maps" not found', RefusedError, "there is no namespace 'maps'"),
         (500, "etcd is sad", ClusterError, "failed to create rayjobs"),
