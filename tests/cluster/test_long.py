@@ -28,6 +28,7 @@ from tests.cluster.runs import (
     START_S,
     attempt_path,
     checkpoints,
+    commits,
     delete_pod,
     following,
     living,
@@ -38,7 +39,7 @@ from tests.cluster.runs import (
     submit,
     wait_for,
 )
-from tests.cluster.site import BUCKET, Site
+from tests.cluster.site import BUCKET, NAME, Site
 
 pytestmark = [
     pytest.mark.cluster,
@@ -94,7 +95,7 @@ def test_a_run_on_pods_leaves_what_it_leaves_at_home(
     tell_figures("calm", site, answer["name"], begun, finished)
 
 
-def test_a_lost_worker_a_new_api_server_and_an_expired_login_change_nothing(
+def test_lost_workers_a_new_api_server_and_an_expired_login_change_nothing(
     site: Site, undisturbed: dict[str, Any], kubernetes_cluster: Cluster, tmp_path: Path
 ) -> None:
     path = site.run_file("disturbed")
@@ -107,15 +108,22 @@ def test_a_lost_worker_a_new_api_server_and_an_expired_login_change_nothing(
     assert first["name"] == two["name"]
     name = two["name"]
     wait_for(site, name, "running")
+    store, model = f"{BUCKET}/disturbed", f"{BUCKET}/disturbed/{NAME}/model/model.safetensors"
     with (
         doorman(kubernetes_cluster, tmp_path) as door,
         following(site, "logs", name, "--follow", kubeconfig=door.kubeconfig) as logs,
         following(site, "wait", name, kubeconfig=door.kubeconfig) as wait,
     ):
+        wait_until(lambda: commits(store) > 1, 300, "the axes of the cube")
+        asked = site.archive.n_get
+        wait_until(lambda: site.archive.n_get > asked + 20, 300, "tasks that read")
+        lost = {delete_pod(site, name, "worker")}
         wait_until(lambda: bool(checkpoints("disturbed")), 600, "the first checkpoint")
-        lost = delete_pod(site, name, "worker")
+        lost.add(delete_pod(site, name, "worker"))
         kubernetes_cluster.restart("kube-apiserver")
         door.refuse(REFUSALS)
+        wait_until(lambda: storage.exists(model), 600, "the model")
+        lost.add(delete_pod(site, name, "worker"))  # of the map
         code, told = wait.end()
         assert code == 0
         assert "does not know you (get rayjobs" in told
@@ -124,7 +132,8 @@ def test_a_lost_worker_a_new_api_server_and_an_expired_login_change_nothing(
     assert door.refused == REFUSALS
     assert code == 0
     assert said.count('"stage": "report"') == 1  # each line once, also those after the restart
-    assert lost not in {pod["metadata"]["name"] for pod in site.pods()}
+    assert len(lost) == 3
+    assert not lost & {pod["metadata"]["name"] for pod in site.pods()}
     assert state(site, name)["state"] == "succeeded"
     assert products(f"{BUCKET}/disturbed") == undisturbed
 
