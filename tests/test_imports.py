@@ -34,6 +34,7 @@ ORDER = (
     {"report"},
     {"run"},
     {"cli"},
+    {"__main__"},
 )
 """From the bottom to the top: a module imports only what stands in a row above its own."""
 
