@@ -48,7 +48,7 @@ def check_gpus(cluster: Cluster, section: ClusterSection, tell: Callable[[str], 
         tell(f"{problem}; pods wait until the cloud adds such a node")
 
 
-def gpus_of(node: Mapping[str, Any]) -> int:
+def _gpus_of(node: Mapping[str, Any]) -> int:
     """GPUs of a node, those that are taken or not ready included."""
     return int(node.get("status", {}).get("capacity", {}).get(GPU, 0))
 
@@ -57,7 +57,7 @@ def _problem(group: WorkerGroup, nodes: Sequence[Mapping[str, Any]]) -> str | No
     """What keeps a group's pods from every node; None where one could bear them."""
     wanted = group.node_selector.items()
     fitting = [n for n in nodes if wanted <= (n["metadata"].get("labels") or {}).items()]
-    most = max(map(gpus_of, fitting), default=0)
+    most = max(map(_gpus_of, fitting), default=0)
     if group.gpus <= most:
         return None
     labels = ", ".join(f"{key}={value}" for key, value in wanted)

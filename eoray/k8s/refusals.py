@@ -71,7 +71,7 @@ def _explain_absence(
 ) -> ClusterError:
     """Tell what is not there: the namespace, the object, or the kind."""
     if said.startswith("namespaces "):
-        return RefusedError(
+        return AbsentError(
             f"there is no namespace {namespace!r} in this cluster; correct cluster.namespace, or "
             "make it by installing the chart (helm install ... --create-namespace)"
         )

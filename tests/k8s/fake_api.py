@@ -37,6 +37,8 @@ class FakeApi:
     """(method, plural) -> (status, message)."""
     plain: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Path -> answer, for what is no object of a namespace."""
+    absent: dict[str, str] = field(default_factory=dict)
+    """Path -> what a server says that does not know the object."""
     denied: set[tuple[str, str]] = field(default_factory=set)
     """(verb, resource) that the caller has no right to."""
     served: tuple[str, ...] = (
@@ -115,6 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = parsed.path.strip("/").split("/")
         if parsed.path in self.api.plain:
             self._json(200, self.api.plain[parsed.path])
+        elif parsed.path in self.api.absent:
+            self._status(404, self.api.absent[parsed.path], "NotFound")
         elif parts[-1] == "selfsubjectaccessreviews":
             self._review()
         elif parts[-1] in ("nodes", "version", "v1") or parts[-2] == "namespaces":

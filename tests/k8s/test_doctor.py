@@ -90,6 +90,13 @@ def test_missing_account_is_bad(healthy: FakeApi, cluster: Cluster) -> None:
     assert (found.verdict, found.said) == ("bad", "no service account 'eoray-ray'")
 
 
+def test_missing_namespace_is_bad(healthy: FakeApi, cluster: Cluster) -> None:
+    del healthy.plain[NAMESPACE]
+    healthy.absent = {NAMESPACE: 'namespaces "maps" not found'}
+    found = {f.what: f for f in examine(cluster)}["namespace"]
+    assert (found.verdict, found.said) == ("bad", "no namespace 'maps'")
+
+
 def test_namespace_without_a_pod_standard_and_a_quota_on_runs_are_warnings(
     healthy: FakeApi, cluster: Cluster
 ) -> None:

@@ -11,7 +11,7 @@ from eoray.config import RunConfig
 from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.k8s.client import Cluster
 from eoray.k8s.names import ATTEMPT, CANCELLED, LIFE, RUN
-from eoray.k8s.refusals import RefusedError
+from eoray.k8s.refusals import AbsentError, RefusedError
 from eoray.k8s.states import DEPLOYMENT, JOB, resolve_word
 from eoray.k8s.submit import find_attempt, plan_attempt, prune_history, submit_run
 from tests.k8s.fake_api import FakeApi
@@ -216,7 +216,7 @@ def test_local_paths_are_refused_before_anything_is_asked(
             "upgrade its KubeRay to 1.6",
         ),
         (422, "spec.x: Invalid value", RefusedError, "mend `cluster` in the run file"),
-        (404, 'namespaces "maps" not found', RefusedError, "there is no namespace 'maps'"),
+        (404, 'namespaces "maps" not found', AbsentError, "there is no namespace 'maps'"),
         (500, "etcd is sad", ClusterError, "failed to create rayjobs"),
     ],
 )
