@@ -123,8 +123,7 @@ def read_20_m(scene: Any, corner: tuple[int, int], band: str = "B8A", **kwargs: 
             zone=32,
             window=first_window(corner),
             resolution_m=20,
-            retries=0,
-            **kwargs,
+            **{"retries": 0, **kwargs},
         )
     )
 
@@ -147,17 +146,7 @@ def test_file_that_is_not_what_its_item_says_is_refused_at_once(
     waits: list[float] = []
     lying = with_asset(scene, "B8A", **changes)
     with pytest.raises(ReadError, match=reason) as caught:
-        read_asset(
-            AssetWindow(
-                lying,
-                lying.asset("B8A"),
-                zone=32,
-                window=first_window(corner),
-                resolution_m=20,
-                retries=3,
-                wait=waits.append,
-            )
-        )
+        read_20_m(lying, corner, retries=3, wait=waits.append)
     assert waits == []
     assert (caught.value.item_id, caught.value.asset) == ("32TQS_a", "B8A")
     assert caught.value.window == (corner[1] + 33, corner[0] + 101, 200, 300)
@@ -251,17 +240,7 @@ def test_a_missing_file_is_tried_again_and_then_named(scene: Any, corner: tuple[
     waits: list[float] = []
     Path(scene.asset("B8A").href).unlink()
     with pytest.raises(ReadError, match=r"32TQS_a_B8A\.tif"):
-        read_asset(
-            AssetWindow(
-                scene,
-                scene.asset("B8A"),
-                zone=32,
-                window=first_window(corner),
-                resolution_m=20,
-                retries=2,
-                wait=waits.append,
-            )
-        )
+        read_20_m(scene, corner, retries=2, wait=waits.append)
     assert waits == pytest.approx([0.2, 0.8])
 
 
@@ -273,17 +252,7 @@ def test_a_file_that_comes_back_is_read(scene: Any, corner: tuple[int, int]) -> 
     def come_back(seconds: float) -> None:
         away.rename(path)
 
-    values = read_asset(
-        AssetWindow(
-            scene,
-            scene.asset("B8A"),
-            zone=32,
-            window=first_window(corner),
-            resolution_m=20,
-            retries=1,
-            wait=come_back,
-        )
-    )
+    values = read_20_m(scene, corner, retries=1, wait=come_back)
     assert values.shape == (300, 200)
     assert values.min() > 0
 
