@@ -212,10 +212,14 @@ def local_ray(cpus: int) -> Iterator[None]:
         if ray.is_initialized():
             yield
             return
-        with TemporaryDirectory(prefix="eoray-ray-", dir=_short_folder()) as folder:
+        with (
+            TemporaryDirectory(prefix="eoray-ray-", dir=_short_folder()) as folder,
+            _only_cluster(folder),
+        ):
             with _kept_sigterm():
                 _start_ray(cpus, folder)
             try:
+                _tell_address(folder, ray.get_runtime_context().gcs_address)
                 yield
             finally:
                 ray.shutdown()
@@ -237,6 +241,33 @@ def _environment(defaults: dict[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def _only_cluster(folder: str) -> Iterator[None]:
+    """Hide every other Ray from the processes that start meanwhile.
+
+    Ray Train's guard of placement groups asks the cluster that RAY_ADDRESS or the machine's last
+    ``ray start`` names whether its run is alive, and removes the group where nobody knows it.
+    """
+    before = {name: os.environ.pop(name, None) for name in ("RAY_ADDRESS", "RAY_TMPDIR")}
+    os.environ["RAY_TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        del os.environ["RAY_TMPDIR"]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _tell_address(folder: str, address: str) -> None:
+    """Leave the address where Ray looks for the cluster of this machine."""
+    path = _address_file(folder)
+    path.parent.mkdir()
+    path.write_text(address)
+
+
+def _address_file(folder: str) -> Path:
+    return Path(folder, "ray", "ray_current_cluster")
 
 
 def _short_folder() -> str:
@@ -351,7 +382,7 @@ def _known_address(address: str) -> str | None:
         return named if named != "auto" else None
     folder = os.environ.get("RAY_TMPDIR") or "/tmp"  # noqa: S108 - where Ray itself writes it
     with suppress(OSError):
-        return Path(folder, "ray", "ray_current_cluster").read_text().strip() or None
+        return _address_file(folder).read_text().strip() or None
     return None
 
 

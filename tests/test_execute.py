@@ -164,6 +164,27 @@ def test_ray_has_the_outcomes_of_inline() -> None:
     assert sum(o.error is not None for o in outcomes) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own: sockets and files of its processes
+def test_processes_of_a_local_ray_know_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither the one of RAY_ADDRESS nor the machine's last one, which may be dead or another's."""
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("203.0.113.7:6379")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "203.0.113.8:6379")
+    with local_ray(2):
+        import ray
+
+        asked = ray.remote(canonicalize_bootstrap_address_or_die).remote("auto")
+        assert ray.get(asked) == ray.get_runtime_context().gcs_address
+    assert os.environ["RAY_TMPDIR"] == str(tmp_path)
+    assert os.environ["RAY_ADDRESS"] == "203.0.113.8:6379"
+
+
 @pytest.fixture
 def closed_port() -> int:
     with socket.socket() as probe:
