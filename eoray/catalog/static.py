@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from eoray.catalog.footprint import BBox
 
-_THREADS = 8
+_THREADS = 16
 
 _MAX_DEPTH = 12
 """Levels of catalogues below the root; year/month/day/granule trees have five."""

@@ -24,6 +24,7 @@ from numcodecs import zstd
 from numcodecs.blosc import BITSHUFFLE
 from numcodecs.blosc import Blosc as BloscEncoder
 
+from eoray.cube.draft import to_bytes
 from eoray.cube.layout import CHUNK_PX, ArraySpec
 
 if TYPE_CHECKING:
@@ -50,17 +51,22 @@ def shard_shape(array: ArraySpec, tile_px: int, *, has_time: bool) -> tuple[int,
     return ((1,) if has_time else ()) + array.lead_shape + (tile_px, tile_px)
 
 
-def array_options(array: ArraySpec, tile_px: int, *, has_time: bool) -> Mapping[str, Any]:
-    """Keywords of ``Group.create_array`` that match :func:`encode_shard`."""
-    from zarr.codecs import BloscCodec
-
-    return {
-        "chunks": chunk_shape(array, tile_px, has_time=has_time),
-        "shards": shard_shape(array, tile_px, has_time=has_time),
-        "dtype": array.dtype,
-        "fill_value": np.dtype(array.dtype).type(array.fill).item(),
-        "compressors": BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+def shard_codecs(array: ArraySpec, tile_px: int, *, has_time: bool) -> tuple[Mapping[str, Any]]:
+    """Codecs of an array whose shards are those of :func:`encode_shard`, as Zarr v3 writes them."""
+    inner = {
+        "typesize": np.dtype(array.dtype).itemsize,
+        "cname": "zstd",
+        "clevel": 1,
+        "shuffle": "bitshuffle",
+        "blocksize": 0,
     }
+    how = {
+        "chunk_shape": chunk_shape(array, tile_px, has_time=has_time),
+        "codecs": (to_bytes(array.dtype), {"name": "blosc", "configuration": inner}),
+        "index_codecs": (to_bytes("u8"), {"name": "crc32c"}),
+        "index_location": "end",
+    }
+    return ({"name": "sharding_indexed", "configuration": how},)
 
 
 def encode_shard(values: np.ndarray, fill: float) -> bytes | None:

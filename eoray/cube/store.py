@@ -13,6 +13,7 @@ import numpy as np
 
 from eoray import storage
 from eoray.cube import shard
+from eoray.cube.draft import Draft, to_bytes
 from eoray.cube.layout import (
     FORMAT_VERSION,
     GRID,
@@ -20,6 +21,7 @@ from eoray.cube.layout import (
     GroupSpec,
     ProductSpec,
     TimeEntry,
+    ZarrArray,
     ZarrGroup,
     group_path,
     ledger_path,
@@ -51,6 +53,19 @@ LEDGER_FILLS = {"source": -1}
 _OF_MASKS = ("n_masked",)
 """Arrays of products with a mask alone; cubes from before they were counted lack them."""
 _COORD_CHUNK = 4096
+_AXIS_CODECS = (
+    to_bytes("f8"),
+    {
+        "name": "blosc",
+        "configuration": {
+            "typesize": 8,
+            "cname": "zstd",
+            "clevel": 3,
+            "shuffle": "shuffle",
+            "blocksize": 0,
+        },
+    },
+)
 _TIME_UNITS = {"units": "milliseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 
 
@@ -126,20 +141,21 @@ def create_product(
     if lattice.name in product:
         return False
     product.attrs.update({"title": spec.title or spec.name})
-    group = product.create_group(lattice.name)
-    if not lattice.overlaps:
-        group.attrs[GRID] = lattice.to_attrs()
-    group.attrs.update(
+    draft = Draft()
+    draft.add_group(
+        zone_path(spec.name, zone),
         {
+            **({} if lattice.overlaps else {GRID: lattice.to_attrs()}),
             "eoray:format": FORMAT_VERSION,
             "eoray:parameters": json.loads(json.dumps(dict(spec.parameters))),
             "eoray:has_time": spec.has_time,
-        }
+        },
     )
     entries = _in_order(entries)
     for part in spec.groups:
-        _create_group(root, spec, part, zone, entries)
-    _create_ledger(root, spec, zone, entries)
+        _draft_group(draft, spec, part, zone, entries)
+    _draft_ledger(draft, spec, zone, entries)
+    draft.make(root)
     return True
 
 
@@ -206,77 +222,75 @@ def _check_same(attrs: Mapping[str, Any], spec: ProductSpec, zone: Zone) -> None
         )
 
 
-def _create_group(
-    root: ZarrGroup,
-    spec: ProductSpec,
-    part: GroupSpec,
-    zone: Zone,
-    entries: Sequence[TimeEntry],
+def _draft_group(
+    draft: Draft, spec: ProductSpec, part: GroupSpec, zone: Zone, entries: Sequence[TimeEntry]
 ) -> None:
     path = group_path(spec.name, zone, part.resolution_m)
-    group = root.create_group(path)
-    group.attrs.update(_geo_attributes(zone, part.resolution_m))
-    _create_space(group, zone, part.resolution_m)
+    draft.add_group(path, _geo_attributes(zone, part.resolution_m))
+    _draft_space(draft, path, zone, part.resolution_m)
     for dim, labels in part.coords.items():
-        _put_coord(group, dim, dim, np.asarray(labels, dtype=object), {})
+        _draft_coord(draft, path, dim, dim, np.asarray(labels, dtype=object))
     for array in part.arrays:
-        _create_array(group, array, part.resolution_m, zone, entries if spec.has_time else None)
+        _draft_array(
+            draft, path, array, part.resolution_m, zone, entries if spec.has_time else None
+        )
     if spec.has_time and entries:
-        _check_columns(group, entries)
-        _put_times(group, entries)
+        _check_columns(path, {*entries[0].columns}, entries)
+        for name, values in _columns(entries).items():
+            _draft_coord(draft, path, name, "time", values)
 
 
-def _create_array(
-    group: ZarrGroup,
+def _draft_array(
+    draft: Draft,
+    path: str,
     array: ArraySpec,
     resolution_m: int,
     zone: Zone,
     entries: Sequence[TimeEntry] | None,
 ) -> None:
-    """Make an array; with entries, though there be none yet, it has a time axis."""
-    has_time = entries is not None
-    dims = (["time"] if has_time else []) + [dim for dim, _ in array.lead] + ["y", "x"]
+    """Note an array; with entries, though there be none yet, it has a time axis."""
+    px, has_time = tile_px(resolution_m, zone), entries is not None
     times = () if entries is None else (len(entries),)
-    shape = times + array.lead_shape + zone_shape(resolution_m, zone)
     attrs = {**array.attrs, "grid_mapping": "spatial_ref"}
     if entries:
         attrs["coordinates"] = _coordinates(entries)
     if np.dtype(array.dtype).kind in "iu" and "flag_masks" not in attrs:
         attrs["_FillValue"] = int(array.fill)
-    group.create_array(
-        array.name,
-        shape=shape,
-        dimension_names=dims,
+    draft.add_array(
+        f"{path}/{array.name}",
+        shape=(*times, *array.lead_shape, *zone_shape(resolution_m, zone)),
+        chunks=shard.shard_shape(array, px, has_time=has_time),
+        dtype=array.dtype,
+        dims=[*(["time"] if has_time else []), *(dim for dim, _ in array.lead), "y", "x"],
+        fill=array.fill,
         attributes=attrs,
-        **shard.array_options(array, tile_px(resolution_m, zone), has_time=has_time),
+        codecs=shard.shard_codecs(array, px, has_time=has_time),
     )
 
 
-def _create_space(group: ZarrGroup, zone: Zone, resolution_m: int) -> None:
-    from zarr.codecs import BloscCodec
-
+def _draft_space(draft: Draft, path: str, zone: Zone, resolution_m: int) -> None:
     lattice = lattice_of(zone)
     whole = PixelWindow(0, 0, *lattice.shape(resolution_m))
     x, y = lattice.centres(whole, resolution_m)
     for name, values in (("y", y), ("x", x)):
-        array = group.create_array(
-            name,
+        draft.add_array(
+            f"{path}/{name}",
             shape=values.shape,
             chunks=values.shape,
-            dtype="f8",
-            dimension_names=[name],
-            compressors=BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
+            dtype=values.dtype,
+            dims=[name],
             attributes=_axis_attributes(name, lattice.epsg),
+            codecs=_AXIS_CODECS,
         )
-        array[:] = values
-    reference = group.create_array(
-        "spatial_ref",
+        draft.values[f"{path}/{name}"] = values
+    draft.add_array(
+        f"{path}/spatial_ref",
         shape=(),
+        chunks=(),
         dtype="i4",
-        dimension_names=[],
+        dims=[],
         attributes=_spatial_reference(lattice, resolution_m),
     )
-    reference[...] = 0
 
 
 def _axis_attributes(name: str, epsg: int) -> dict[str, str]:
@@ -317,25 +331,32 @@ def _geo_attributes(zone: Zone, resolution_m: int) -> dict[str, Any]:
     }
 
 
-def _create_ledger(
-    root: ZarrGroup, spec: ProductSpec, zone: Zone, entries: Sequence[TimeEntry]
+def _draft_ledger(
+    draft: Draft, spec: ProductSpec, zone: Zone, entries: Sequence[TimeEntry]
 ) -> None:
-    group = root.create_group(ledger_path(spec.name, zone))
+    path = ledger_path(spec.name, zone)
+    draft.add_group(path)
     shape = lattice_of(zone).n_rows, lattice_of(zone).n_cols
     has_mask = any(array.name == "mask" for part in spec.groups for array in part.arrays)
     for name, dtype in LEDGER_ARRAYS.items():
         if name in _OF_MASKS and not has_mask:
             continue
-        group.create_array(
-            name,
+        draft.add_array(
+            f"{path}/{name}",
             shape=(len(entries), *shape),
             chunks=(1, *shape),
             dtype=dtype,
-            fill_value=LEDGER_FILLS.get(name, 0),
-            dimension_names=["time", "tile_y", "tile_x"],
+            fill=LEDGER_FILLS.get(name, 0),
+            dims=["time", "tile_y", "tile_x"],
         )
-    _put_coord(group, "entry", "time", np.array([e.key for e in entries], dtype=object), {})
-    _put_coord(group, "sources", "row", np.empty(0, dtype=object), {})
+    _draft_coord(draft, path, "entry", "time", np.array([e.key for e in entries], dtype=object))
+    _draft_coord(draft, path, "sources", "row", np.empty(0, dtype=object))
+
+
+def _draft_coord(draft: Draft, path: str, name: str, dim: str, values: np.ndarray) -> None:
+    """Note a one-dimensional coordinate of one chunk."""
+    attributes = _TIME_UNITS if name == "time" else {}
+    draft.add_line(f"{path}/{name}", dim, values, attributes, _COORD_CHUNK)
 
 
 def _in_order(entries: Iterable[TimeEntry]) -> list[TimeEntry]:
@@ -384,12 +405,16 @@ def _append_time(
     for array in part.arrays:
         target = group[array.name]
         target.resize((total, *target.shape[1:]))
-    _check_columns(group, entries)
-    if "time" not in group:
-        _put_times(group, entries)
-    else:
+    stored = {name for name, array in group.arrays() if _is_along_time(array)}
+    _check_columns(group.path, stored - {"time"} or {*entries[0].columns}, entries)
+    if stored:
         for name, values in _columns(entries).items():
             extend_coord(group, name, values)
+    else:
+        draft = Draft()
+        for name, values in _columns(entries).items():
+            _draft_coord(draft, group.path, name, "time", values)
+        draft.make(group)
     coordinates = _coordinates(entries)
     for array in part.arrays:
         if group[array.name].attrs.get("coordinates") != coordinates:
@@ -399,11 +424,6 @@ def _append_time(
 def _coordinates(entries: Sequence[TimeEntry]) -> str:
     """What CF's attribute of this name says of arrays along time."""
     return " ".join(["spatial_ref", *sorted(entries[0].columns)])
-
-
-def _put_times(group: ZarrGroup, entries: Sequence[TimeEntry]) -> None:
-    for name, values in _columns(entries).items():
-        _put_coord(group, name, "time", values, _TIME_UNITS if name == "time" else {})
 
 
 def _columns(entries: Sequence[TimeEntry]) -> dict[str, np.ndarray]:
@@ -416,43 +436,27 @@ def _columns(entries: Sequence[TimeEntry]) -> dict[str, np.ndarray]:
     return columns
 
 
-def _check_columns(group: ZarrGroup, entries: Sequence[TimeEntry]) -> None:
+def _is_along_time(array: ZarrArray) -> bool:
+    return bool(array.metadata.dimension_names == ("time",))
+
+
+def _check_columns(path: str, names: set[str], entries: Sequence[TimeEntry]) -> None:
     """A coordinate shorter than the axis would put every later value at a wrong time."""
-    names = set(entries[0].columns)
-    if "time" in group:
-        names = {
-            name for name, array in group.arrays() if array.metadata.dimension_names == ("time",)
-        } - {"time"}
     for entry in entries:
         if set(entry.columns) != names:
             raise StoreError(
                 f"time entry {entry.key} has the columns {', '.join(sorted(entry.columns))}, but "
-                f"{group.path!r} holds {', '.join(sorted(names))}; write to another store, or use "
+                f"{path!r} holds {', '.join(sorted(names))}; write to another store, or use "
                 "the eoray that made this one"
             )
-
-
-def _put_coord(
-    group: ZarrGroup, name: str, dim: str, values: np.ndarray, attrs: Mapping[str, Any]
-) -> None:
-    """Store a one-dimensional coordinate in one chunk."""
-    is_text = values.dtype.kind == "O"
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        chunks=(_COORD_CHUNK,),
-        dtype=str if is_text else values.dtype,
-        dimension_names=[dim],
-        attributes=dict(attrs),
-    )
-    if len(values):
-        array[:] = values
 
 
 def append_lines(group: ZarrGroup, name: str, lines: Sequence[str]) -> None:
     """Append to a table of text, which is made when there is first something to say."""
     if name not in group:
-        _put_coord(group, name, "row", np.empty(0, dtype=object), {})
+        draft = Draft()
+        _draft_coord(draft, group.path, name, "row", np.empty(0, dtype=object))
+        draft.make(group)
     extend_coord(group, name, lines)
 
 

@@ -13,8 +13,18 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
+from eoray.cube.draft import Draft
 from eoray.cube.layout import ArraySpec
-from eoray.cube.shard import ABSENT, _encode_chunk, array_options, encode_shard, is_fill, shard_key
+from eoray.cube.shard import (
+    ABSENT,
+    _encode_chunk,
+    chunk_shape,
+    encode_shard,
+    is_fill,
+    shard_codecs,
+    shard_key,
+    shard_shape,
+)
 
 TILE_PX = 256
 """Two inner chunks a side."""
@@ -26,12 +36,19 @@ def read_back(
     """Put a shard where zarr expects the second tile of a row, and read that tile."""
     memory = MemoryStore()
     lead = ((2,) if has_time else ()) + array.lead_shape
-    target = zarr.create_array(
-        memory,
-        name="g/a",
+    draft = Draft()
+    draft.add_array(
+        "g/a",
         shape=(*lead, px, 2 * px),
-        **array_options(array, px, has_time=has_time),
+        chunks=shard_shape(array, px, has_time=has_time),
+        dtype=array.dtype,
+        fill=array.fill,
+        dims=["d"] * (len(lead) + 2),
+        codecs=shard_codecs(array, px, has_time=has_time),
     )
+    root: Any = zarr.open_group(memory, mode="a")
+    draft.make(root)
+    target = root["g/a"]
     if data is not None:
         index = ((1,) if has_time else ()) + (0,) * len(array.lead) + (0, 1)
         buffer = default_buffer_prototype().buffer.from_bytes(data)
@@ -172,7 +189,7 @@ def test_the_same_values_give_the_same_bytes_whatever_their_memory_order() -> No
 @pytest.mark.parametrize("px", [16, 128])
 def test_tile_smaller_than_a_chunk_is_one_chunk(px: int) -> None:
     array = ArraySpec("a", "uint8")
-    assert array_options(array, px, has_time=True)["chunks"] == (1, px, px)
+    assert chunk_shape(array, px, has_time=True) == (1, px, px)
     values = np.ones((px, px), np.uint8)
     data = encode_shard(values, 0)
     assert data is not None
