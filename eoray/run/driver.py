@@ -59,6 +59,8 @@ class StagePlan:
     """(tile, entry) that are made again although the ledger calls them done: their holes."""
     limit: FailureLimit | None = None
     """Ends the stage where too many reads fail."""
+    waits: bool = False
+    """Tasks wait for servers much of their time."""
 
 
 @dataclass(slots=True)
@@ -163,7 +165,8 @@ class Driver:
         )
         pending: list[RowReceipt] = []
         last = time.monotonic()
-        outcomes = run_tasks(task, rows, self.executor)
+        executor = self.executor.for_reading() if plan.waits else self.executor
+        outcomes = run_tasks(task, rows, executor)
         try:
             for outcome in outcomes:
                 if outcome.error is not None:
