@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Literal
@@ -40,12 +40,6 @@ class Executor:
     name: ExecutorName = "inline"
     workers: int = 1
     """Threads, or the largest number of Ray actors."""
-    spare: int = 0
-    """Threads more for tasks that wait for servers: one waits while the others compute."""
-
-    def for_reading(self) -> Executor:
-        """The same, for tasks that wait for servers."""
-        return replace(self, workers=self.workers + self.spare, spare=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,7 @@ def resolve_executor(
 
     Args:
         name: ``auto``, ``inline``, ``threads`` or ``ray``.
-        workers: Threads or actors; None takes one per CPU, and a thread more for tasks that wait.
+        workers: Threads or actors; None takes one per CPU.
         n_tasks: Tasks of the largest stage.
         address: A Ray cluster; set, it decides for Ray.
         cpus: CPUs of this machine.
@@ -73,15 +67,12 @@ def resolve_executor(
     if name == "auto":
         if address is not None or n_tasks > SMALL_TASKS * 50:
             return Executor("ray", count)
-        if count == 1 or n_tasks <= 1:
-            return Executor("inline", count)
-        name = "threads"
+        return Executor("threads" if count > 1 and n_tasks > 1 else "inline", count)
     if name not in ("inline", "threads", "ray"):
         raise ConfigError(
             f"executor {name!r} is unknown; say run.executor: auto, inline, threads or ray"
         )
-    spare = int(name == "threads" and workers is None)
-    return Executor(name, 1 if name == "inline" else count, spare)  # type: ignore[arg-type]
+    return Executor(name, 1 if name == "inline" else count)  # type: ignore[arg-type]
 
 
 def run_tasks(

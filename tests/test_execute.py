@@ -131,8 +131,7 @@ def test_ray_actor_answers_with_pickled_outcomes() -> None:
 @pytest.mark.parametrize(
     ("name", "workers", "n_tasks", "address", "chosen"),
     [
-        ("auto", None, 10, None, Executor("threads", 2, spare=1)),
-        ("auto", 3, 10, None, Executor("threads", 3)),
+        ("auto", None, 10, None, Executor("threads", 2)),
         ("auto", None, 1, None, Executor("inline", 2)),
         ("auto", 1, 10, None, Executor("inline", 1)),
         ("auto", None, 10, "ray://head:10001", Executor("ray", 2)),
@@ -151,11 +150,6 @@ def test_executor_follows_the_user_then_the_size(
 def test_unknown_executor_is_refused() -> None:
     with pytest.raises(ConfigError, match="auto, inline, threads or ray"):
         resolve_executor("dask", None, 1, None, 2)
-
-
-def test_tasks_that_wait_have_the_spare_thread() -> None:
-    assert Executor("threads", 2, spare=1).for_reading() == Executor("threads", 3)
-    assert Executor("ray", 2).for_reading() == Executor("ray", 2)
 
 
 @pytest.mark.slow

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from eoray.catalog.footprint import BBox
 
 _THREADS = 16
+_HOSTS = 10
+"""Servers whose connections are kept."""
 
 _MAX_DEPTH = 12
 """Levels of catalogues below the root; year/month/day/granule trees have five."""
@@ -67,7 +69,11 @@ class Transport:
             allowed_methods=None,
             raise_on_status=False,
         )
-        return StacApiIO(timeout=self.timeout_s, max_retries=again)
+        io = StacApiIO(timeout=self.timeout_s, max_retries=again)
+        adapters: Iterable[Any] = io.session.adapters.values()
+        for adapter in adapters:  # a connection for each thread, kept
+            adapter.init_poolmanager(_HOSTS, _THREADS)
+        return io
 
     def read_text(self, url: str) -> str:
         """Read a document over HTTP.

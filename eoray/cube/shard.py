@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import math
 import struct
+import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import imagecodecs
 import numba
 import numpy as np
+import zstandard
 from google_crc32c import value as crc32c
-from numcodecs import zstd
 from numcodecs.blosc import BITSHUFFLE
 from numcodecs.blosc import Blosc as BloscEncoder
 
@@ -85,41 +86,47 @@ def encode_shard(values: np.ndarray, fill: float) -> bytes | None:
     index = np.full((values.shape[-2] // edge * (values.shape[-1] // edge), 2), ABSENT, "<u8")
     parts: list[bytes] = []
     offset = 0
-    for slot, (chunk, is_constant) in enumerate(_chunks(values, edge)):
-        if is_constant:  # flags and masks are mostly zeros
-            first = chunk[0, 0, :1]
-            if is_fill(first, fill):
-                continue
-            data = _encode_constant(values.dtype, first.tobytes(), chunk.shape)
-        elif is_float and is_fill(chunk, fill):
-            continue  # in other bytes: zeros have a sign, and NaN has many faces
-        else:
-            data = _encode_chunk(chunk)
-        index[slot] = offset, len(data)
-        offset += len(data)
-        parts.append(data)
+    slot = -1
+    for chunks, constant in _rows(values, edge):
+        shuffled = _shuffle_row(chunks) if not any(constant) else None
+        for number, (chunk, is_constant) in enumerate(zip(chunks, constant, strict=True)):
+            slot += 1
+            if is_constant:  # flags and masks are mostly zeros
+                first = chunk[0, 0, :1]
+                if is_fill(first, fill):
+                    continue
+                data = _encode_constant(values.dtype, first.tobytes(), chunk.shape)
+            elif is_float and is_fill(chunk, fill):
+                continue  # in other bytes: zeros have a sign, and NaN has many faces
+            else:
+                data = _encode_chunk(chunk, None if shuffled is None else shuffled[number])
+            size = sum(map(len, data))
+            index[slot] = offset, size
+            offset += size
+            parts += data
     if not parts:
         return None
     table = index.tobytes()
     return b"".join([*parts, table, crc32c(table).to_bytes(4, "little")])
 
 
-def _chunks(values: np.ndarray, edge: int) -> Iterator[tuple[np.ndarray, bool]]:
-    """Inner chunks, dims (plane, y, x), valid until the next; True for those of one value."""
+def _rows(values: np.ndarray, edge: int) -> Iterator[tuple[np.ndarray, list[bool]]]:
+    """Rows of inner chunks, dims (chunk, plane, y, x), valid until the next; True for one value."""
     size = values.itemsize
     planes = values.reshape(-1, *values.shape[-2:])
     if edge * size % 8:  # a tile of a few pixels, such as a date's shift
         few = np.ascontiguousarray(planes)
         bits = few.view(f"u{size}")
-        yield few, bool((bits == bits[0, 0, 0]).all())
+        yield few[None], [bool((bits == bits[0, 0, 0]).all())]
         return
     words = (planes if planes.strides[-1] == size else np.ascontiguousarray(planes)).view(np.uint64)
     width = edge * size // words.itemsize
     turn = np.uint64(8 * size % 64)
-    chunks = np.empty((words.shape[-1] // width, len(words), edge, width), words.dtype)
+    shape = words.shape[-1] // width, len(words), edge, width
+    chunks = _scratch("chunks", 8 * math.prod(shape)).view(words.dtype).reshape(shape)
     for top in range(0, words.shape[1], edge):  # a row of chunks at once stays in the core's cache
         constant = _gather(words, top, turn, chunks)
-        yield from zip(chunks.view(values.dtype), constant.tolist(), strict=True)
+        yield chunks.view(values.dtype), constant.tolist()
 
 
 @numba.njit(nogil=True, cache=True)
@@ -145,8 +152,102 @@ def _gather(words: np.ndarray, top: int, turn: Any, chunks: np.ndarray) -> np.nd
     return constant
 
 
-def _encode_chunk(values: np.ndarray) -> bytes:
+def _shuffle_row(chunks: np.ndarray) -> np.ndarray | None:
+    """Shuffle the bits of several chunks, dims (chunk, byte); None where the library has to.
+
+    Valid until the thread shuffles the next ones.
+
+    Source:
+        Masui et al. (2015), A compression scheme for radio data in high performance computing
+        (bitshuffle): of each block bit 0 of all values, then bit 1 of all, and so on.
+    """
+    n_chunks, n_planes, edge, _ = chunks.shape
+    size, plane_bytes = chunks.itemsize, edge * edge * chunks.itemsize
+    if size > 2 or plane_bytes % (16 * size) or _BLOCK_BYTES % plane_bytes:
+        return None
+    words = chunks.reshape(n_chunks, n_planes, -1).view(np.uint64)
+    shuffled = _scratch("shuffled", chunks.nbytes).reshape(n_chunks, n_planes * plane_bytes)
+    _shuffle(words, size, _BLOCK_BYTES // plane_bytes, shuffled)
+    return shuffled
+
+
+@numba.njit(nogil=True, cache=True)
+def _shuffle(words: np.ndarray, size: int, per_block: int, out: np.ndarray) -> None:
+    """Planes of 8-byte words, dims (chunk, plane, word), of numbers of one or two bytes."""
+    n_chunks, n_planes, n_words = words.shape
+    lanes = np.empty((size, n_words // size), np.uint64)
+    length = lanes.shape[1]
+    for chunk in range(n_chunks):
+        for plane in range(n_planes):
+            first = plane // per_block * per_block
+            row_bytes = min(per_block, n_planes - first) * length
+            start = first * 8 * size * length + (plane - first) * length
+            if size == 1:
+                _turn_bytes(words[chunk, plane], lanes[0])
+            else:
+                _turn_pairs(words[chunk, plane], lanes[0], lanes[1])
+            for byte in range(size):
+                _spread(lanes[byte], out[chunk], start + byte * 8 * row_bytes, row_bytes)
+
+
+@numba.njit(nogil=True, cache=True)
+def _turn_bytes(words: np.ndarray, lanes: np.ndarray) -> None:
+    for i in range(len(lanes)):
+        lanes[i] = _turned(words[i])
+
+
+@numba.njit(nogil=True, cache=True)
+def _turn_pairs(words: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Eight numbers lie in two words: their low bytes, and their high ones."""
+    eight, half = np.uint64(8), np.uint64(32)
+    for i in range(len(low)):
+        one, two = words[2 * i], words[2 * i + 1]
+        low[i] = _turned(_even_bytes(one) | (_even_bytes(two) << half))
+        high[i] = _turned(_even_bytes(one >> eight) | (_even_bytes(two >> eight) << half))
+
+
+@numba.njit(nogil=True, cache=True)
+def _even_bytes(word: Any) -> Any:
+    """Bytes 0, 2, 4 and 6 side by side."""
+    word &= np.uint64(0x00FF00FF00FF00FF)
+    word = (word | (word >> np.uint64(8))) & np.uint64(0x0000FFFF0000FFFF)
+    return (word | (word >> np.uint64(16))) & np.uint64(0xFFFFFFFF)
+
+
+@numba.njit(nogil=True, cache=True)
+def _turned(word: Any) -> Any:
+    """Bit i of byte j becomes bit j of byte i.
+
+    Source:
+        Warren (2013), Hacker's Delight, 2nd edition, section 7-3: transposing an 8 x 8 matrix.
+    """
+    swap = (word ^ (word >> np.uint64(7))) & np.uint64(0x00AA00AA00AA00AA)
+    word = word ^ swap ^ (swap << np.uint64(7))
+    swap = (word ^ (word >> np.uint64(14))) & np.uint64(0x0000CCCC0000CCCC)
+    word = word ^ swap ^ (swap << np.uint64(14))
+    swap = (word ^ (word >> np.uint64(28))) & np.uint64(0x00000000F0F0F0F0)
+    return word ^ swap ^ (swap << np.uint64(28))
+
+
+@numba.njit(nogil=True, cache=True)
+def _spread(lanes: np.ndarray, out: np.ndarray, start: int, row_bytes: int) -> None:
+    """Put byte i of each lane into row i; one row at a time, so that the compiler makes vectors."""
+    for i in range(8):
+        shift = np.uint64(8 * i)
+        row = out[start + i * row_bytes : start + i * row_bytes + len(lanes)]
+        for lane in range(len(lanes)):
+            row[lane] = np.uint8(lanes[lane] >> shift)
+
+
+def _encode_chunk(values: np.ndarray, all_shuffled: np.ndarray | None = None) -> tuple[bytes, ...]:
     """A Blosc frame of zstd blocks, each shuffled bit by bit; from the library where that fails.
+
+    Args:
+        values: Contiguous.
+        all_shuffled: Its bytes, each block shuffled already; None if they are not.
+
+    Returns:
+        The pieces of the frame, in order.
 
     Source:
         c-blosc, README_CHUNK_FORMAT.rst: header, offsets of the blocks, each with its length.
@@ -155,12 +256,15 @@ def _encode_chunk(values: np.ndarray) -> bytes:
     block = min(n_bytes, _BLOCK_BYTES)
     if block % (8 * size) or n_bytes % block % (8 * size):
         return _encode_by_library(values)
-    flat, step = values.reshape(-1), block // size
+    flat, step, compress = values.reshape(-1), block // size, _compressor().compress
     blocks = []
     for start in range(0, flat.size, step):
         part = flat[start : start + step]
-        shuffled = imagecodecs.bitshuffle_encode(part, itemsize=size, blocksize=part.size)
-        data = zstd.compress(shuffled, _ZSTD_LEVEL)
+        if all_shuffled is None:
+            shuffled = imagecodecs.bitshuffle_encode(part, itemsize=size, blocksize=part.size)
+        else:
+            shuffled = all_shuffled[start * size : (start + step) * size]
+        data = compress(shuffled)
         if len(data) >= part.nbytes:
             return _encode_by_library(values)
         blocks.append(data)
@@ -171,23 +275,45 @@ def _encode_chunk(values: np.ndarray) -> bytes:
         pieces += [len(data).to_bytes(4, "little"), data]
         start += 4 + len(data)
     head = _HEADER.pack(2, 1, _BIT_SHUFFLED | _NOT_SPLIT | _ZSTD, size, n_bytes, block, start)
-    return b"".join([head, struct.pack(f"<{len(starts)}I", *starts), *pieces])
+    return head, struct.pack(f"<{len(starts)}I", *starts), *pieces
 
 
-def _encode_by_library(values: np.ndarray) -> bytes:
-    encoded: bytes = BloscEncoder(cname="zstd", clevel=1, shuffle=BITSHUFFLE).encode(values)
-    return encoded
+_of_thread = threading.local()
+
+
+def _scratch(name: str, size: int) -> np.ndarray:
+    """Memory of this thread, used again for every shard: fresh pages cost more than the work."""
+    buffer = getattr(_of_thread, name, None)
+    if buffer is None or buffer.size < size:
+        buffer = np.empty(size, np.uint8)
+        setattr(_of_thread, name, buffer)
+    found: np.ndarray = buffer[:size]
+    return found
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    """This thread's own, kept: a new one for each chunk costs half as much as compressing it."""
+    if not hasattr(_of_thread, "compressor"):
+        _of_thread.compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
+    found: zstandard.ZstdCompressor = _of_thread.compressor
+    return found
+
+
+def _encode_by_library(values: np.ndarray) -> tuple[bytes, ...]:
+    return (BloscEncoder(cname="zstd", clevel=1, shuffle=BITSHUFFLE).encode(values),)
 
 
 @lru_cache(maxsize=64)
-def _encode_constant(dtype: np.dtype[Any], value: bytes, shape: tuple[int, ...]) -> bytes:
+def _encode_constant(
+    dtype: np.dtype[Any], value: bytes, shape: tuple[int, ...]
+) -> tuple[bytes, ...]:
     """A chunk of one value; most are flags of tiles where nothing is to be told."""
     return _encode_chunk(np.full(shape, np.frombuffer(value, dtype)[0]))
 
 
 def warm_up() -> None:
     """Compile the kernel, or load it from numba's cache on disk."""
-    values = np.zeros((2, 256, 256), np.int16)
+    values = np.arange(2 * 256 * 256, dtype=np.int16).reshape(2, 256, 256)
     encode_shard(values, -1)
     encode_shard(values[..., :128, :128], -1)
 

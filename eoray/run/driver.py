@@ -59,8 +59,6 @@ class StagePlan:
     """(tile, entry) that are made again although the ledger calls them done: their holes."""
     limit: FailureLimit | None = None
     """Ends the stage where too many reads fail."""
-    waits: bool = False
-    """Tasks wait for servers much of their time."""
 
 
 @dataclass(slots=True)
@@ -165,8 +163,7 @@ class Driver:
         )
         pending: list[RowReceipt] = []
         last = time.monotonic()
-        executor = self.executor.for_reading() if plan.waits else self.executor
-        outcomes = run_tasks(task, rows, executor)
+        outcomes = run_tasks(task, rows, self.executor)
         try:
             for outcome in outcomes:
                 if outcome.error is not None:

@@ -123,24 +123,13 @@ def run_cube(context: StageContext) -> dict[str, Any]:
     if context.manner.heal is None:
         limit = FailureLimit(settings.cube.max_failed_share)
         report = context.run_stage(
-            StagePlan(
-                "cube",
-                spec,
-                plan.entries,
-                plan.rows,
-                worker,
-                probe_inputs,
-                limit=limit,
-                waits=True,
-            )
+            StagePlan("cube", spec, plan.entries, plan.rows, worker, probe_inputs, limit=limit)
         )
         _check_failed_share(context, report)
     else:  # some holes stay for ever: they neither stop a run nor speak for the source
         holes = find_holes(context.reader(), plan.rows, context.manner.heal)
         report = context.run_stage(
-            StagePlan(
-                "cube", spec, plan.entries, holes.rows, worker, again=holes.again, waits=True
-            )
+            StagePlan("cube", spec, plan.entries, holes.rows, worker, again=holes.again)
         )
     outcome = outcome_of(report, context.paths.repository)
     outcome["reads"] = (report.reads + probed).to_dict()

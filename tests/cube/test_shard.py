@@ -18,6 +18,7 @@ from eoray.cube.layout import ArraySpec
 from eoray.cube.shard import (
     ABSENT,
     _encode_chunk,
+    _shuffle_row,
     chunk_shape,
     encode_shard,
     is_fill,
@@ -111,11 +112,37 @@ def test_blosc_reads_our_frames(shape: tuple[int, ...], dtype: str, kind: str) -
     values = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
     if kind == "noise":  # nothing of it can be made smaller
         values = np.frombuffer(rng.bytes(values.nbytes), dtype).reshape(shape)
-    frame = _encode_chunk(values)
+    frame = b"".join(_encode_chunk(values))
     assert Blosc().decode(frame) == values.tobytes()
     assert len(frame) <= values.nbytes + 4096
     if kind == "smooth" and values.nbytes > 1000:
         assert len(frame) < values.nbytes / 2
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16"])
+@pytest.mark.parametrize("n_planes", [1, 3, 4, 9, 17])
+@pytest.mark.parametrize("edge", [16, 64, 128])
+def test_bits_are_shuffled_as_by_bitshuffle(dtype: str, n_planes: int, edge: int) -> None:
+    rng = np.random.default_rng(11)
+    shape = 2, n_planes, edge, edge
+    chunks = np.frombuffer(rng.bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize), dtype)
+    chunks = chunks.reshape(shape)
+    ours = _shuffle_row(chunks)
+    assert ours is not None
+    for chunk, shuffled in zip(chunks, ours.copy(), strict=True):
+        assert shuffled.tobytes() == _shuffled_by_library(chunk)
+
+
+def _shuffled_by_library(chunk: np.ndarray) -> bytes:
+    """Block by block, of 128 KiB and what is left."""
+    import imagecodecs
+
+    flat, step = chunk.reshape(-1), 131_072 // chunk.itemsize
+    blocks = [flat[i : i + step] for i in range(0, flat.size, step)]
+    return b"".join(
+        bytes(imagecodecs.bitshuffle_encode(b, itemsize=b.itemsize, blocksize=b.size))
+        for b in blocks
+    )
 
 
 def test_chunks_of_fill_are_absent_from_the_index() -> None:
