@@ -62,16 +62,16 @@ CASES = {
         readers=("eoray", "odc-stac-dask", "stackstac", "stackstac-float64"),
         is_product=True,
     ),
-    "window": Case(n_dates=8),
-    "whole": Case(whole=True),
-    "20m": Case(bands=BANDS_20M, n_dates=8, latencies=(LATENCY_MS,)),
-    "512": Case(block_px=512, latencies=(LATENCY_MS,)),
+    "window": Case(n_dates=8, rounds=2),
+    "whole": Case(whole=True, rounds=1),
+    "20m": Case(bands=BANDS_20M, n_dates=8, latencies=(LATENCY_MS,), rounds=1),
+    "512": Case(block_px=512, latencies=(LATENCY_MS,), rounds=1),
     "long": Case(
         n_dates=24,
         whole=True,
         latencies=(LATENCY_MS,),
         readers=("ceiling", "eoray", "eoray-ray", "odc-stac-dask"),
-        rounds=2,
+        rounds=1,
     ),
 }
 OTHERS = ("chips", "memory")

@@ -274,6 +274,8 @@ class Service:
 @contextmanager
 def serve(answer: Callable[[str, dict[str, Any] | None], tuple[int, Any]]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_GET(self) -> None:
             self._send(None)
 
@@ -302,6 +304,26 @@ def serve(answer: Callable[[str, dict[str, Any] | None], tuple[int, Any]]) -> It
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_items_of_a_static_catalogue_are_fetched_sixteen_at_once(
+    document: Documents, caplog: pytest.LogCaptureFixture
+) -> None:
+    together = threading.Barrier(16, timeout=10)
+    links = [{"rel": "item", "href": f"./{n}.json"} for n in range(32)]
+    collection = {**collection_document(C1), "links": links}
+
+    def answer(path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+        if path.endswith("collection.json"):
+            return 200, collection
+        together.wait()  # broken where fewer come
+        name = path.strip("/").removesuffix(".json")
+        return 200, document(name=name, start=f"2024051{int(name) % 10}T103021")
+
+    with serve(answer) as url:
+        found = search_items(f"{url}/collection.json", aoi=AOI, collection=C1, **YEAR)
+    assert sorted(ids(found), key=int) == [str(n) for n in range(32)]
+    assert "pool is full" not in caplog.text
 
 
 @pytest.fixture
