@@ -74,7 +74,7 @@ bench: $(STAMP) ## run the benchmarks in benchmarks/, one after the other
 	set -e; for script in $$(find benchmarks -name 'bench_*.py' ! -name bench_read.py | sort); do \
 		echo "== $$script"; $(BIN)/python $$script; done
 
-bench-read: $(STAMP) ## reading against odc-stac, stackstac and rasterio, 20 minutes: benchmarks/read/results.json
+bench-read: $(STAMP) ## reading against odc-stac, stackstac and rasterio, 25 minutes: benchmarks/read/results.json
 	$(BIN)/python benchmarks/read/bench_read.py --out benchmarks/read/results.json
 
 demo: $(STAMP) ## catalogue to cube, model, map, change and report, offline, through local Ray
