@@ -58,7 +58,7 @@ def measure_ceiling(
             cube = np.stack([_read(scenery, root, date, band, pool, costs) for band in bands])
             mb += cube.nbytes / 1e6
             with costs.of("encode"):
-                shards = list(pool.map(encode_shard, _shards(cube), [0] * cube.shape[-1] ** 2))
+                shards = list(pool.map(lambda shard: encode_shard(shard, 0), _shards(cube)))
             with costs.of("write"):
                 list(pool.map(_writer(Path(folder)), enumerate(shards)))
     both = costs["decode"] + costs["encode"]

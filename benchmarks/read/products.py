@@ -21,7 +21,6 @@ import readers
 from readers import ZONE, Job, Read
 from scenery import EPSG, OFFSET, read_source
 
-from eoray.cube.layout import group_path
 from eoray.cube.mask import MaskRecipe, mask_scl
 from eoray.grid import TOP_M, PixelWindow
 from eoray.sentinel2 import COMMON_NAMES, FILL, REFLECTANCE_MAX, Quality
@@ -59,7 +58,6 @@ def by_eoray(job: Job, stack: ExitStack) -> tuple[Read, FoundLayers]:
             pixel, edge = int(level), job.shape[2] * 10 // int(level)
             at = round((TOP_M - north) / pixel), round(west / pixel)
             window = PixelWindow(*at, edge, edge)
-            assert group_path("s2", ZONE, pixel)
             layers[path] = reader.read(
                 "s2", ZONE, name, window=window, resolution_m=pixel, index=index
             )[0]

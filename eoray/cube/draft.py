@@ -63,7 +63,7 @@ class Draft:
         from zarr.core.metadata import ArrayV3Metadata
 
         is_text = dtype is str
-        first = _TEXT if is_text else to_bytes(dtype)
+        first = _TEXT if is_text else bytes_codec(dtype)
         document: dict[str, Any] = {
             "zarr_format": 3,
             "node_type": "array",
@@ -115,7 +115,7 @@ async def _fill(arrays: Sequence[tuple[AsyncArray[Any], np.ndarray]]) -> None:
     await asyncio.gather(*(array.setitem(slice(None), values) for array, values in arrays))
 
 
-def to_bytes(dtype: Any) -> Mapping[str, Any]:
+def bytes_codec(dtype: Any) -> Mapping[str, Any]:
     """The codec that every number goes through first."""
     if np.dtype(dtype).itemsize == 1:
         return {"name": "bytes"}

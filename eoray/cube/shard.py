@@ -25,7 +25,7 @@ from google_crc32c import value as crc32c
 from numcodecs.blosc import BITSHUFFLE
 from numcodecs.blosc import Blosc as BloscEncoder
 
-from eoray.cube.draft import to_bytes
+from eoray.cube.draft import bytes_codec
 from eoray.cube.layout import CHUNK_PX, ArraySpec
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def shard_codecs(array: ArraySpec, tile_px: int, *, has_time: bool) -> tuple[Map
     }
     how = {
         "chunk_shape": chunk_shape(array, tile_px, has_time=has_time),
-        "codecs": (to_bytes(array.dtype), {"name": "blosc", "configuration": inner}),
-        "index_codecs": (to_bytes("u8"), {"name": "crc32c"}),
+        "codecs": (bytes_codec(array.dtype), {"name": "blosc", "configuration": inner}),
+        "index_codecs": (bytes_codec("u8"), {"name": "crc32c"}),
         "index_location": "end",
     }
     return ({"name": "sharding_indexed", "configuration": how},)
@@ -88,7 +88,7 @@ def encode_shard(values: np.ndarray, fill: float) -> bytes | None:
     offset = 0
     slot = -1
     for chunks, constant in _rows(values, edge):
-        shuffled = _shuffle_row(chunks) if not any(constant) else None
+        shuffled = None if all(constant) else _shuffle_row(chunks)
         for number, (chunk, is_constant) in enumerate(zip(chunks, constant, strict=True)):
             slot += 1
             if is_constant:  # flags and masks are mostly zeros

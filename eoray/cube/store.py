@@ -13,7 +13,7 @@ import numpy as np
 
 from eoray import storage
 from eoray.cube import shard
-from eoray.cube.draft import Draft, to_bytes
+from eoray.cube.draft import Draft, bytes_codec
 from eoray.cube.layout import (
     FORMAT_VERSION,
     GRID,
@@ -54,7 +54,7 @@ _OF_MASKS = ("n_masked",)
 """Arrays of products with a mask alone; cubes from before they were counted lack them."""
 _COORD_CHUNK = 4096
 _AXIS_CODECS = (
-    to_bytes("f8"),
+    bytes_codec("f8"),
     {
         "name": "blosc",
         "configuration": {
@@ -406,7 +406,8 @@ def _append_time(
         target = group[array.name]
         target.resize((total, *target.shape[1:]))
     stored = {name for name, array in group.arrays() if _is_along_time(array)}
-    _check_columns(group.path, stored - {"time"} or {*entries[0].columns}, entries)
+    names = stored - {"time"} if stored else {*entries[0].columns}
+    _check_columns(group.path, names, entries)
     if stored:
         for name, values in _columns(entries).items():
             extend_coord(group, name, values)
@@ -440,13 +441,17 @@ def _is_along_time(array: ZarrArray) -> bool:
     return bool(array.metadata.dimension_names == ("time",))
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
 def _check_columns(path: str, names: set[str], entries: Sequence[TimeEntry]) -> None:
     """A coordinate shorter than the axis would put every later value at a wrong time."""
     for entry in entries:
         if set(entry.columns) != names:
             raise StoreError(
-                f"time entry {entry.key} has the columns {', '.join(sorted(entry.columns))}, but "
-                f"{path!r} holds {', '.join(sorted(names))}; write to another store, or use "
+                f"time entry {entry.key} has the columns {_listed(entry.columns)}, but "
+                f"{path!r} holds {_listed(names)}; write to another store, or use "
                 "the eoray that made this one"
             )
 

@@ -13,6 +13,7 @@ import xarray as xr
 import zarr
 
 from eoray.cube import store
+from eoray.cube.layout import TimeEntry
 from eoray.errors import StoreError
 
 Make = Callable[..., Any]
@@ -80,6 +81,14 @@ def test_entries_with_other_columns_are_refused(
     with pytest.raises(StoreError, match=r"take-02.*columns"):
         coarse_store.append([make_entry(2, **columns)])
     assert len(coarse_store.reader().entries("coarse", 32)) == 1
+
+
+def test_columns_behind_an_axis_without_any_are_refused(
+    coarse_store: Any, make_entry: Make
+) -> None:
+    coarse_store.append([TimeEntry("take-01", "2021-01-01T10:00:00.123Z")])
+    with pytest.raises(StoreError, match=r"take-02 has the columns relative_orbit, .* holds none;"):
+        coarse_store.append([make_entry(2)])
 
 
 @pytest.mark.parametrize("zone", [32, 33])
