@@ -14,11 +14,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -81,7 +84,9 @@ def run_tasks(
     """Run a task over rows.
 
     Args:
-        task: Picklable; called once per row, again if its worker dies.
+        task: Picklable; called once per row, again if its worker dies. One with a method
+            ``stream(rows)``, a generator of the rows' receipts in their order, is given rows while
+            it works on others, except on Ray.
         rows: Each with a ``key``.
         executor: Where to run.
 
@@ -91,11 +96,137 @@ def run_tasks(
     if not rows:
         return
     if executor.name == "inline":
-        yield from (_attempt(task, row) for row in rows)
+        yield from _run_inline(task, rows)
     elif executor.name == "threads":
         yield from _run_threads(task, rows, executor.workers)
     else:
         yield from _run_ray(task, rows, executor.workers)
+
+
+def _serve(task: Callable[[Any], Any], shared: _SharedRows) -> Generator[Outcome]:
+    """Outcomes of rows in their order; a task with a stream takes rows before it ends others."""
+    begun: deque[Any] = deque()
+    while todo := list(begun) or shared.take():
+        begun.clear()
+        failed = None
+        with closing(_stream_of(task)(_noted(chain(todo, shared.spare()), begun))) as stream:
+            try:
+                for receipt in stream:
+                    yield Outcome(begun.popleft().key, receipt)
+            except Exception as error:
+                if not begun:
+                    raise
+                # kept for the driver, which raises it
+                failed = Outcome(begun.popleft().key, error=error)
+        if failed is not None:
+            yield failed
+        elif begun:
+            raise EorayError(f"the stream of {type(task).__name__} left out {len(begun)} rows")
+
+
+def _stream_of(task: Any) -> Callable[[Iterator[Any]], Generator[Any]]:
+    """What turns rows into receipts, one by one."""
+
+    def one_by_one(rows: Iterator[Any]) -> Generator[Any]:
+        for row in rows:
+            yield task(row)
+
+    return getattr(task, "stream", one_by_one)
+
+
+def _noted(rows: Iterable[Any], begun: deque[Any]) -> Iterator[Any]:
+    for row in rows:
+        begun.append(row)
+        yield row
+
+
+class _SharedRows:
+    """Rows that workers take one by one; those in flight are bounded, and with them memory."""
+
+    def __init__(self, rows: Sequence[Any], workers: int) -> None:
+        self._rows = rows
+        self._workers = workers
+        self._next = 0
+        self._free = 4 * workers
+        self._changed = threading.Condition()
+        self.stopped = False
+
+    def take(self) -> list[Any]:
+        """The next row, as soon as one more may be in flight; none at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.stopped or not self._left or self._free)
+            return [] if self.stopped or not self._left else [self._taken()]
+
+    def spare(self) -> Iterator[Any]:
+        """Rows that may be taken ahead now: every worker finds one without them."""
+        while True:
+            with self._changed:
+                if self.stopped or not self._free or self._left < self._workers:
+                    return
+                row = self._taken()
+            yield row
+
+    def _taken(self) -> Any:
+        self._next += 1
+        self._free -= 1
+        return self._rows[self._next - 1]
+
+    @property
+    def _left(self) -> int:
+        return len(self._rows) - self._next
+
+    def release(self) -> None:
+        """Allow one more row in flight."""
+        with self._changed:
+            self._free += 1
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Give out no further row."""
+        with self._changed:
+            self.stopped = True
+            self._changed.notify_all()
+
+
+def _run_inline(task: Callable[[Any], Any], rows: Sequence[Any]) -> Iterator[Outcome]:
+    shared = _SharedRows(rows, 1)
+    for outcome in _serve(task, shared):
+        yield outcome
+        shared.release()
+
+
+def _run_threads(
+    task: Callable[[Any], Any], rows: Sequence[Any], workers: int
+) -> Iterator[Outcome]:
+    """Serve rows in threads."""
+    shared = _SharedRows(rows, workers)
+    found: SimpleQueue[Outcome | None] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            with closing(_serve(task, shared)) as outcomes:
+                for outcome in outcomes:
+                    found.put(outcome)
+                    if shared.stopped:
+                        return
+        finally:
+            found.put(None)
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="eoray-task") as pool:
+        threads = [pool.submit(work) for _ in range(workers)]
+        try:
+            working = workers
+            while working:
+                outcome = found.get()
+                if outcome is None:
+                    working -= 1
+                else:
+                    yield outcome
+                    shared.release()
+        finally:
+            shared.stop()
+        for thread in threads:
+            thread.result()
 
 
 def _attempt(task: Callable[[Any], Any], row: Any) -> Outcome:
@@ -103,27 +234,6 @@ def _attempt(task: Callable[[Any], Any], row: Any) -> Outcome:
         return Outcome(row.key, task(row))
     except Exception as error:  # noqa: BLE001 - handed to the driver, which raises it
         return Outcome(row.key, error=error)
-
-
-def _run_threads(
-    task: Callable[[Any], Any], rows: Sequence[Any], workers: int
-) -> Iterator[Outcome]:
-    """Keep twice as many tasks in flight as threads, so memory stays bounded."""
-    pending: set[Future[Outcome]] = set()
-    queue = iter(rows)
-    with ThreadPoolExecutor(workers, thread_name_prefix="eoray-task") as pool:
-        try:
-            for row in queue:
-                pending.add(pool.submit(_attempt, task, row))
-                if len(pending) >= 2 * workers:
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 class _RayTask:

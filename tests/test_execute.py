@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -88,6 +88,74 @@ def test_threads_keep_a_bounded_number_of_tasks_in_flight() -> None:
     assert len(begun) <= 8
     cast("Generator[Outcome]", outcomes).close()
     assert len(begun) <= 8
+
+
+class Streamed:
+    """Takes a row before it ends the one before, as a reader does that reads ahead."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.calls = threading.Lock()
+
+    def __call__(self, row: NumberRow) -> int:
+        raise AssertionError(f"row {row.number} came alone")
+
+    def stream(self, rows: Iterator[NumberRow]) -> Generator[int]:
+        coming = self._next(rows)
+        while coming is not None:
+            row, coming = coming, self._next(rows)
+            yield square(row)
+
+    def _next(self, rows: Iterator[NumberRow]) -> NumberRow | None:
+        row = next(rows, None)
+        if row is not None:
+            with self.calls:
+                self.begun.append(row.number)
+        return row
+
+
+@pytest.mark.parametrize("executor", [Executor(), Executor("threads", 1), Executor("threads", 3)])
+def test_stream_that_takes_rows_ahead_has_the_outcomes_of_single_tasks(executor: Executor) -> None:
+    found = list(run_tasks(Streamed(), ROWS, executor))
+    assert summary(found) == summary(list(run_tasks(square, ROWS, Executor())))
+
+
+def test_stream_takes_the_next_row_before_the_first_outcome() -> None:
+    task = Streamed()
+    outcomes = run_tasks(task, ROWS, Executor())
+    assert next(outcomes).key == "row-0"
+    assert task.begun == [0, 1]
+    cast("Generator[Outcome]", outcomes).close()
+    assert task.begun == [0, 1]
+
+
+def test_rows_taken_ahead_of_one_that_failed_are_begun_again() -> None:
+    task = Streamed()
+    outcomes = list(run_tasks(task, ROWS[:7], Executor()))
+    assert [o.key for o in outcomes] == [row.key for row in ROWS[:7]]
+    assert task.begun == [0, 1, 2, 3, 4, 5, 5, 6]
+
+
+def test_no_row_is_taken_ahead_that_leaves_another_worker_idle() -> None:
+    """Three rows and three workers: none has two, however long the others need to begin."""
+    together = threading.Barrier(3)
+
+    class Meeting(Streamed):
+        def stream(self, rows: Iterator[NumberRow]) -> Generator[int]:
+            for receipt in super().stream(rows):
+                together.wait(10)
+                yield receipt
+
+    assert len(list(run_tasks(Meeting(), ROWS[:3], Executor("threads", 3)))) == 3
+
+
+def test_stream_that_leaves_out_a_row_is_refused() -> None:
+    class Forgetful(Streamed):
+        def stream(self, rows: Iterator[NumberRow]) -> Generator[int]:
+            yield from (row.number for row in rows if row.number != 2)
+
+    with pytest.raises(EorayError, match="Forgetful left out 1 rows"):
+        list(run_tasks(Forgetful(), ROWS, Executor()))
 
 
 def test_interrupt_of_an_inline_task_leaves_the_loop() -> None:

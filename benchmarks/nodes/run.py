@@ -1,7 +1,7 @@
 """The driver against many nodes: planning, scheduling, commits and memory without any pixel work.
 
     python benchmarks/nodes/run.py                    # 8 and 32 nodes
-    python benchmarks/nodes/run.py --nodes 100        # needs about 24 GB
+    python benchmarks/nodes/run.py --nodes 100        # needs 34 GB and more cores
 
 The planner, the driver and the committer are eoray's own, the nodes are Ray's test cluster: a
 raylet, its agents and one worker each, all on this machine. A task sleeps for a fixed time and
@@ -12,7 +12,8 @@ so that the machine under the nodes is not what is measured. Prints one JSON obj
 - ``start_s``: until the last worker began its first task (a property of this machine)
 - ``overhead_ms``: between two tasks of a worker, median and 95 of 100
 - ``share_of_linear``: of the time between a worker's first and last task that it spent in tasks
-- ``driver_mb``, ``driver_cpu_s``: largest resident size and processor time of the driver
+- ``driver_mb``, ``driver_own_mb``, ``driver_cpu_s``: largest resident size of the driver, what of
+  it is no page shared with Ray's object store, and its processor time
 - ``commit_s_per_1000_tiles``: merge, ledger and commit
 """
 
@@ -103,6 +104,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "commit_s_per_1000_tiles": round(sum(driver.commits) / n_tiles * 1000, 2),
         "longest_commit_s": round(max(driver.commits), 2),
         "driver_mb": round(driver.peak / 1e6),
+        "driver_own_mb": round(driver.own_peak / 1e6),
         "driver_cpu_s": round(time.process_time(), 1),
     }
 
@@ -131,12 +133,15 @@ class TimedDriver(Driver):
         super().__init__(*arguments)
         self.commits: list[float] = []
         self.peak = 0
+        self.own_peak = 0
 
     def _commit_wave(self, *arguments: Any) -> None:
         begun = time.monotonic()
         super()._commit_wave(*arguments)
         self.commits.append(time.monotonic() - begun)
-        self.peak = max(self.peak, psutil.Process().memory_info().rss)
+        memory = psutil.Process().memory_full_info()
+        self.peak = max(self.peak, memory.rss)
+        self.own_peak = max(self.own_peak, memory.uss)
 
 
 def tiles(nodes: int) -> list[Tile]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -49,8 +50,19 @@ PRODUCT = "s2"
 PART_COLS = 2
 """Tiles that are held at once: memory is then the same for any size of area."""
 
-type _Part = tuple[Block, Mapping[Tile, str]]
-"""What is read at once, and the sources of its tiles."""
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is read at once."""
+
+    row: SceneRow
+    block: Block
+    tiles: Mapping[Tile, str]
+    """With their sources."""
+    memory: BlockMemory
+    """Of the row's bands."""
+    is_last: bool
+    """Of its row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +184,37 @@ class SceneWorker:
 
     def __call__(self, row: SceneRow) -> Iterator[TileResult]:
         """Read the block part by part, each tile of its files once, and cut it into tiles."""
+        with closing(self.stream(iter((row,)))) as found:
+            for _, results in found:
+                yield from results
+
+    def stream(self, rows: Iterator[SceneRow]) -> Generator[tuple[SceneRow, Iterator[TileResult]]]:
+        """Do so with rows, one after the other.
+
+        While a part is encoded, the next one is read, and the scene classification of the one
+        behind it: one wait for the server instead of three. The next row's first parts are read
+        behind the last ones of a row.
+        """
+        first, second = _threads()
+        with (
+            closing(ahead(self._choose(rows), first)) as choices,
+            closing(ahead(_read(choices), second)) as mosaics,
+        ):
+            for begun in mosaics:
+                yield begun[0].row, self._cut_row(begun, mosaics)
+
+    def _cut_row(
+        self, found: tuple[_Part, Mosaic], mosaics: Iterator[tuple[_Part, Mosaic]]
+    ) -> Iterator[TileResult]:
+        """Cut a row's parts, of which the first one is given."""
+        part, mosaic = found
+        yield from self._cut(part, mosaic)
+        while not part.is_last:
+            part, mosaic = next(mosaics)
+            yield from self._cut(part, mosaic)
+
+    def _choose(self, rows: Iterator[SceneRow]) -> Iterator[tuple[_Part, Choice, ReadOptions]]:
+        """Read the scene classification of each part."""
         options = ReadOptions(
             bands=self.recipe.bands,
             warp=self.recipe.warp,
@@ -180,24 +223,14 @@ class SceneWorker:
             seconds=self.seconds,
             context=() if self.clouds is None else self.clouds.bands,
         )
-        parts = list(parts_of(row))
-        # while a part is encoded, the next one is read, and the scene classification of the one
-        # behind it: one wait for the server instead of three
-        first, second = _threads()
-        choices = ahead(self._choose(row, parts, options), first)
-        mosaics = ahead(_read(parts, choices), second)
-        for (part, tiles), mosaic in zip(parts, mosaics, strict=True):
-            yield from self._cut(row, part, tiles, mosaic)
-
-    def _choose(
-        self, row: SceneRow, parts: Sequence[_Part], options: ReadOptions
-    ) -> Iterator[tuple[Choice, ReadOptions]]:
-        """Read the scene classification of each part."""
-        memory = _memory_of(parts)
-        for part, tiles in parts:
-            given = replace(options, halo_px=self._halo(part, tiles))
-            yield choose(row.scenes, part, given, memory), given
-            memory.next_part()
+        for row in rows:
+            parts = list(parts_of(row))
+            memory, bands = _memory_of(parts), _memory_of(parts)
+            for number, (block, tiles) in enumerate(parts, start=1):
+                given = replace(options, halo_px=self._halo(block, tiles))
+                part = _Part(row, block, tiles, bands, is_last=number == len(parts))
+                yield part, choose(row.scenes, block, given, memory), given
+                memory.next_part()
 
     def _halo(self, part: Block, tiles: Iterable[Tile]) -> int:
         """Pixels of SCL around a part that its masks look at."""
@@ -205,13 +238,12 @@ class SceneWorker:
         halo = max(self.recipe.mask.halo_at(size) for size in ground)
         return halo if self.clouds is None else max(halo, LEARNED_HALO_PX)
 
-    def _cut(
-        self, row: SceneRow, part: Block, tiles: Mapping[Tile, str], mosaic: Mosaic
-    ) -> Iterator[TileResult]:
+    def _cut(self, part: _Part, mosaic: Mosaic) -> Iterator[TileResult]:
         """Mask a part and cut it into tiles."""
-        recipe, lattice = self.recipe.mask, part.lattice
+        row, tiles = part.row, part.tiles
+        recipe, lattice = self.recipe.mask, part.block.lattice
         ground = {tile: lattice.ground_m(tile.row, tile.col) for tile in tiles}
-        halo = self._halo(part, tiles)
+        halo = self._halo(part.block, tiles)
         inside = np.s_[halo:-halo, halo:-halo]
         masks = {}
         if self.clouds is None:
@@ -267,7 +299,7 @@ def _fit(values: np.ndarray, frame: PixelWindow, window: PixelWindow, fill: int)
     return out
 
 
-def ahead[T](items: Iterator[T], pool: ThreadPoolExecutor) -> Iterator[T]:
+def ahead[T](items: Iterator[T], pool: ThreadPoolExecutor) -> Generator[T]:
     """Yield items; while one is used, the next is made in a pool of one thread."""
     end = object()
     coming = pool.submit(next, items, end)
@@ -291,17 +323,16 @@ def _threads() -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
 
 
 def _read(
-    parts: Sequence[_Part], choices: Iterable[tuple[Choice, ReadOptions]]
-) -> Iterator[Mosaic]:
+    choices: Iterable[tuple[_Part, Choice, ReadOptions]],
+) -> Iterator[tuple[_Part, Mosaic]]:
     """Read the bands of each part."""
-    memory = _memory_of(parts)
-    for choice, options in choices:
-        yield read_chosen(choice, options, memory)
-        memory.next_part()
+    for part, choice, options in choices:
+        yield part, read_chosen(choice, options, part.memory)
+        part.memory.next_part()
 
 
-def _memory_of(parts: Sequence[_Part]) -> BlockMemory:
-    return BlockMemory(reach=len({part.col for part, _ in parts}))
+def _memory_of(parts: Sequence[tuple[Block, Mapping[Tile, str]]]) -> BlockMemory:
+    return BlockMemory(reach=len({block.col for block, _ in parts}))
 
 
 def row_parts(row: SceneRow) -> list[Block]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -47,6 +48,17 @@ Worker = Callable[[Any], Iterable[TileResult]]
 """Turns a row into the results of its tiles. Small and picklable; never touches the store."""
 
 
+@runtime_checkable
+class StreamingWorker(Protocol):
+    """A worker that can begin a row while the results of the one before are written."""
+
+    def __call__(self, row: Any) -> Iterable[TileResult]:
+        """Turn a row into the results of its tiles."""
+
+    def stream(self, rows: Iterator[Any]) -> Generator[tuple[Any, Iterable[TileResult]]]:
+        """Yield rows in their order with their results, which are used up before the next row."""
+
+
 @dataclass(frozen=True, slots=True)
 class RowReceipt:
     """What a finished task hands to the driver: a few hundred bytes a tile, no pixels."""
@@ -73,9 +85,22 @@ class WriteTask:
 
     def __call__(self, row: Row) -> RowReceipt:
         """Compute a row, write its shards, and say what was written."""
+        return self._write_row(row, self.worker(row))
+
+    def stream(self, rows: Iterator[Row]) -> Generator[RowReceipt]:
+        """Do so with rows in their order; a streaming worker reads ahead into the next one."""
+        if not isinstance(self.worker, StreamingWorker):
+            for row in rows:
+                yield self(row)
+            return
+        with closing(self.worker.stream(rows)) as found:
+            for row, results in found:
+                yield self._write_row(row, results)
+
+    def _write_row(self, row: Row, results: Iterable[TileResult]) -> RowReceipt:
         session = pickle.loads(self.fork)  # noqa: S301 - our own driver made it
         receipts, n_shards = [], 0
-        for result in self.worker(row):
+        for result in results:
             self._check(row, result)
             n_shards += self._write(session.store, result)
             fills = {path: self.spec.array(path).fill for path in result.arrays}

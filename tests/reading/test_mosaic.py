@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from eoray.cube.plan import SceneRow
 from eoray.cube.scenes import CubeRecipe, SceneWorker
 from eoray.errors import GridError, ReadError
 from eoray.grid import TOP_M, Block, Tile
+from eoray.reading.choice import choose
 from eoray.reading.mosaic import Mosaic, ReadOptions, read_mosaic
 from eoray.sentinel2 import FILL, Mask, Quality
 
@@ -601,3 +603,32 @@ def test_tiles_of_a_block_equal_the_tiles_read_one_by_one(
     foreign_seen = any((r.arrays["20m/quality"] & Quality.FOREIGN_ZONE).any() for r in together)
     assert foreign_seen == (broken != "SCL of f")
     assert (sum(r.n_failed for r in together) > 0) == bool(broken)
+
+
+def test_rows_in_a_stream_are_those_read_alone_and_begin_before_the_last_one_is_used(
+    granules: Any, block: Block, corner: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [scene for scene, _ in overlapping(granules, corner).values()]
+    row = scene_row(made, block)
+    rows = [replace(row.only([tile]), key=tile.id) for tile in row.tiles[:3]]
+    worker = SceneWorker(CubeRecipe(("B03", "B8A"), MaskRecipe(), {}, "sentinel-2-c1-l2a"))
+    alone = [list(worker(one)) for one in rows]
+    begun = {one.key: threading.Event() for one in rows}
+    keys = iter(begun)
+
+    def noted(*arguments: Any) -> Any:
+        begun[next(keys)].set()
+        return choose(*arguments)
+
+    monkeypatch.setattr("eoray.cube.scenes.choose", noted)
+    coming = [*rows[1:], None]
+    for (one, results), known, following in zip(
+        worker.stream(iter(rows)), alone, coming, strict=True
+    ):
+        assert following is None or begun[following.key].wait(10), "nothing was read ahead"
+        found = list(results)
+        assert [r.tile for r in found] == list(one.tiles)
+        for result, same in zip(found, known, strict=True):
+            assert result.n_valid == same.n_valid
+            for path, values in result.arrays.items():
+                np.testing.assert_array_equal(values, same.arrays[path], err_msg=path)
