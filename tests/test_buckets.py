@@ -10,16 +10,20 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from eoray import storage
 from eoray.buckets import Bucket, bucket_of, known_buckets, use_buckets
 from eoray.config import config_key, load_config
-from eoray.errors import ConfigError
+from eoray.cube.open import open_cube
+from eoray.errors import ConfigError, StoreError
 from eoray.execute import _RayTask
+from eoray.publish import export_zarr
 from eoray.reading.gdal import GdalFile
 from eoray.run import load_run
 from eoray.testing.s3 import s3_server
+from tests.publish.toy import write_toy_store
 
 Request = dict[str, str]
 
@@ -151,6 +155,20 @@ def test_two_buckets_of_one_process_lie_on_two_servers() -> None:
         assert storage.filesystem("s3://two").cat_file("s3://two/key") == b"second"
         use_buckets({"s3://one": Bucket(two.url, "r2"), "s3://two": Bucket(one.url, "r1")})
         assert not storage.exists("s3://one/key")
+
+
+def test_plain_zarr_goes_to_the_bucket_that_is_described(tmp_path: Path) -> None:
+    write_toy_store(str(tmp_path / "cube.icechunk"))
+    box = (8.24, 48.97, 8.25, 48.975)
+    with s3_server() as one:
+        use_buckets({"s3://one": Bucket(one.url, "r1")})
+        url = export_zarr(str(tmp_path), "map-toy", "s3://one/cut/w.zarr", bbox=box, zone=32)
+        copy = open_cube(url).load()
+        with pytest.raises(StoreError, match="exists"):
+            export_zarr(str(tmp_path), "map-toy", url, bbox=box, zone=32)
+    own = open_cube(str(tmp_path), product="map-toy", zone=32, aoi=box).load()
+    np.testing.assert_array_equal(copy["class"], own["class"])
+    assert copy.sizes == own.sizes
 
 
 def test_a_description_replaces_the_environment_s(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""``eoray export``: a window of a product as a GeoTIFF that GDAL opens."""
+"""``eoray export``: a window of a product as a GeoTIFF or a plain Zarr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eoray.errors import ConfigError
 
 def export(
     cube: Annotated[str, typer.Argument(help="Store or cube.icechunk, a path or URL.")],
-    out: Annotated[str, typer.Argument(help="GeoTIFF to write, a path or URL.")],
+    out: Annotated[str, typer.Argument(help="GeoTIFF, or .zarr, to write; a path or URL.")],
     *,
     bbox: Annotated[str, typer.Option(help="west,south,east,north in degrees.")],
     product: Annotated[str, typer.Option(help="Product, such as s2 or map-NAME.")] = "s2",
@@ -24,13 +24,15 @@ def export(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Cut a window out of a product into one GeoTIFF."""
+    """Cut a window out of a product into one GeoTIFF, or a plain Zarr."""
 
     def action() -> Result:
-        from eoray.publish.export import export_window
+        from eoray.cube.plain import is_plain
+        from eoray.publish.export import export_window, export_zarr
         from eoray.timeline import DateRange
 
-        written = export_window(
+        export = export_zarr if is_plain(out) else export_window
+        written = export(
             cube,
             product,
             out,

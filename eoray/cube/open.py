@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eoray.cube.layout import group_path
+from eoray.cube.plain import is_plain, open_plain
 from eoray.cube.read import CubeReader, CubeSource
 from eoray.cube.scenes import PRODUCT
 from eoray.errors import ConfigError, StoreError
@@ -52,7 +53,8 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
     """Open a cube lazily.
 
     Args:
-        url: The repository (``.../cube.icechunk``) or the store folder around it.
+        url: The repository (``.../cube.icechunk``) or the store folder around it; or the plain
+            Zarr of a window (``.zarr``, by ``eoray export``), which holds one product.
         resolution_m: 10 (where none is given) or 20: the lattice, and which bands come when none
             are named. A user's grid has one pixel, which need not be named.
         product: ``s2`` (one entry per datatake), a composite, a map or a change product.
@@ -81,6 +83,13 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
         ConfigError: Several zones and none named, a band that is not stored, an ``aoi`` or
             ``time`` that holds nothing of the product, or ``nbar`` where it is not known how.
     """
+    if is_plain(url):
+        if nbar or snapshot is not None:
+            raise ConfigError(
+                f"{url!r} is a copy of a window, with neither angles nor history; open the cube "
+                "itself with nbar or snapshot"
+            )
+        return _open_copy(url, resolution_m, to_geometry(aoi), time, bands, decode=decode)
     if nbar and product != PRODUCT:
         raise ConfigError(
             f"product {product!r} has no view of its own; open {PRODUCT!r} with nbar, or make "
@@ -117,6 +126,24 @@ def open_cube(  # noqa: PLR0913 - the one door to a cube, and every selection ha
             dataset = _to_nadir(dataset, bands, reader, view)
         elif bands is not None:
             dataset = _select_bands(dataset, resolve_bands(bands), reader, view)
+    return decode_integers(dataset) if decode else dataset
+
+
+def _open_copy(
+    url: str,
+    resolution_m: int | None,
+    geometry: BaseGeometry | None,
+    time: str | None,
+    bands: Sequence[str] | None,
+    *,
+    decode: bool,
+) -> xr.Dataset:
+    """Open a plain Zarr as the window was that it was made of."""
+    dataset = open_plain(url, geometry, resolution_m, resolve_bands(bands) if bands else None)
+    if "time" in dataset.dims:
+        dataset = dataset.isel(time=during(dataset.time.values, time, url))
+    elif time is not None:
+        raise ConfigError(f"{url!r} has no time; open it without time=")
     return decode_integers(dataset) if decode else dataset
 
 
@@ -264,9 +291,13 @@ def _cut(
     if not window.height:
         return cut
     pixel = lattice.pixel(resolution_m)
-    transform = f"{lattice.x + left * pixel} {pixel} 0 {float(cut.y[0]) + pixel / 2} 0 {-pixel}"
-    cut.spatial_ref.attrs["GeoTransform"] = transform
-    return cut
+    west, north = lattice.x + left * pixel, float(cut.y[0]) + pixel / 2
+    cut.spatial_ref.attrs["GeoTransform"] = f"{west} {pixel} 0 {north} 0 {-pixel}"
+    place = {
+        "transform": [pixel, 0, west, 0, -pixel, north],
+        "shape": [window.height, window.width],
+    }
+    return cut.assign_attrs({f"spatial:{key}": value for key, value in place.items()})
 
 
 def decode_integers(dataset: xr.Dataset) -> xr.Dataset:

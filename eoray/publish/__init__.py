@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eoray.publish.cog import BandInfo, RasterInfo, write_cog
-from eoray.publish.export import export_window
+from eoray.publish.export import export_window, export_zarr
 from eoray.publish.groups import TileGroup, group_tiles, published_grid
 from eoray.publish.legend import LegendClass, legend_of, make_legend
 from eoray.publish.maps import (
@@ -25,6 +25,7 @@ __all__ = [
     "TileGroup",
     "copernicus_notice",
     "export_window",
+    "export_zarr",
     "finished_tiles",
     "group_tiles",
     "legend_of",

@@ -1,4 +1,4 @@
-"""Cut a window out of any product of the cube into a GeoTIFF that GDAL opens."""
+"""Cut a window out of any product of the cube: a GeoTIFF that GDAL opens, or a plain Zarr."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eoray.cube.layout import group_path
+from eoray.cube.plain import write_plain
 from eoray.cube.read import CubeSource, open_reader
 from eoray.errors import ConfigError, StoreError
 from eoray.grid import PixelWindow, Zone, from_lonlat, lattice_of
@@ -85,6 +86,64 @@ def export_window(
     )
     write_cog(out_url, info, _strips(layers, window))
     return out_url
+
+
+def export_zarr(
+    source: CubeSource | str,
+    product: str,
+    out_url: str,
+    *,
+    bbox: tuple[float, float, float, float],
+    zone: Zone | None = None,
+    time: DateRange | None = None,
+    bands: Sequence[str] | None = None,
+    resolution_m: int | None = None,
+) -> str:
+    """Write a window of a product as plain Zarr v3, with coordinates and all its arrays.
+
+    Values are as stored. ``open_cube`` opens it as it opens the window itself, and so do xarray
+    and GDAL, which need no Icechunk for it.
+
+    Args:
+        source: Store, or its URL.
+        product: Such as ``s2`` or ``map-demo``.
+        out_url: Folder or object-store prefix that ends with ``.zarr``.
+        bbox: (west, south, east, north) in degrees: the pixels around it, where the product stands.
+        zone: UTM zone; needed where the product stands in more than one.
+        time: Days whose entries to take; all when left out.
+        bands: Band ids or common names, or names of stored arrays.
+        resolution_m: 10 or 20; the finest stored one when left out.
+
+    Returns:
+        ``out_url``.
+
+    Raises:
+        ConfigError: The box lies outside of the product, no entry lies in ``time``, the zone must
+            be named, or a band is unknown.
+        StoreError: The product is not there, ``out_url`` is, or it cannot be written.
+    """
+    from eoray.cube.open import open_cube
+
+    source = CubeSource(source) if isinstance(source, str) else source
+    place = _resolve_place(open_reader(source), product, zone, resolution_m)
+    arrays = {*place.arrays()}
+    named = None if bands is None or set(bands) <= arrays else bands
+    dataset = open_cube(
+        source.url,
+        place.resolution_m,
+        product=product,
+        zone=place.zone,
+        aoi=bbox,
+        time=None if time is None else str(time),
+        bands=named,
+        snapshot=source.snapshot,
+    )
+    if bands is not None and named is None:
+        dataset = dataset[[*bands]]
+    about = {"product": product, "zone": place.zone, "resolution_m": place.resolution_m}
+    return write_plain(
+        dataset.assign_attrs({f"eoray:{key}": value for key, value in about.items()}), out_url
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,10 @@ def test_place_and_days_cut_the_cube(scene_cube: Any) -> None:
     place = shapely.transform(box, lambda xy: np.stack(to_degrees.transform(*xy.T), axis=1))
     cut = open_cube(scene_cube.url, aoi=place, time="2021-01-04/2021-01-20")
     inside = whole.isel(y=slice(40, 61), x=slice(100, 161), time=slice(1, 3))
+    west, north = float(cut.x[0]) - 5, float(cut.y[0]) + 5
+    assert cut.attrs.pop("spatial:transform") == [10, 0, west, 0, -10, north]
+    assert cut.attrs.pop("spatial:shape") == [21, 61]
+    del inside.attrs["spatial:transform"], inside.attrs["spatial:shape"]
     xr.testing.assert_identical(cut.drop_vars("spatial_ref"), inside.drop_vars("spatial_ref"))
     assert cut.spatial_ref.attrs["GeoTransform"].split()[0] == str(int(float(cut.x[0]) - 5))
     by_box = open_cube(scene_cube.url, aoi=place.bounds)

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
+import zarr
 from pyproj import Transformer
 
+from eoray.cube.open import open_cube
 from eoray.cube.read import CubeSource
 from eoray.errors import ConfigError, StoreError
 from eoray.grid import Tile
-from eoray.publish import export_window
+from eoray.publish import export_window, export_zarr
 from eoray.timeline import DateRange
 from tests.publish.toy import NORTH, SOUTH, change_arrays, composite_arrays, map_arrays
 
@@ -136,3 +140,74 @@ def test_wrong_request_is_named(
 def test_missing_product_is_named(store_url: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no product 'map-none', only change-toy, map-toy, s2"):
         export_window(store_url, "map-none", str(tmp_path / "w.tif"), bbox=BOX)
+
+
+def test_plain_zarr_opens_as_the_window_it_was_cut_from(store_url: str, tmp_path: Path) -> None:
+    url = str(tmp_path / "w.zarr")
+    assert export_zarr(store_url, "s2-P1Y-median", url, bbox=BOX, zone=32) == url
+    window = open_cube(store_url, product="s2-P1Y-median", zone=32, aoi=BOX).load()
+    copy = open_cube(url)
+    assert copy.attrs.pop("eoray:product") == "s2-P1Y-median"
+    assert (copy.attrs.pop("eoray:zone"), copy.attrs.pop("eoray:resolution_m")) == (32, 10)
+    xr.testing.assert_identical(copy.load(), window)
+    assert copy.eoray.bands == ("B02", "B03", "B04")
+    west, north = float(copy.x[0]) - 5, float(copy.y[0]) + 5
+    assert copy.attrs["spatial:transform"] == [10, 0, west, 0, -10, north]
+    assert copy.attrs["spatial:shape"] == [copy.sizes["y"], copy.sizes["x"]]
+
+
+def test_plain_zarr_is_read_without_eoray(store_url: str, tmp_path: Path) -> None:
+    """zarr-python, xarray and GDAL, which knows no shards."""
+    url = str(tmp_path / "w.zarr")
+    export_zarr(store_url, "map-toy", url, bbox=BOX, zone=32)
+    group = zarr.open_group(url, mode="r", zarr_format=3)
+    array: Any = group["class"]
+    assert (array.shards, array.chunks[0]) == (None, 1)
+    with rasterio.open(f'ZARR:"{url}":/class:0') as file:
+        classes = file.read(1)
+        assert file.crs.to_epsg() == 32632
+        at = place(file, NORTH[0], 10)
+    np.testing.assert_array_equal(array[0], classes)
+    np.testing.assert_array_equal(classes, map_arrays(NORTH[0])["10m/class"][at])
+    decoded = xr.open_zarr(url, consolidated=False)
+    assert str(decoded.time.values[0])[:10] == "2021-01-01"
+
+
+def test_window_of_a_plain_zarr_is_cut_again(store_url: str, tmp_path: Path) -> None:
+    url = str(tmp_path / "w.zarr")
+    first = DateRange.parse("2021-03-01/2022-01-31")
+    export_zarr(store_url, "s2", url, bbox=BOX, zone=32, time=first)
+    inner = box_of(NORTH[0], slice(220, 240), slice(420, 440))
+    days = "2021-03-01/2021-12-31"
+    copy = open_cube(url, aoi=inner, time=days)
+    own = open_cube(store_url, 20, product="s2", zone=32, aoi=inner, time=days)
+    assert copy.sizes == own.sizes
+    xr.testing.assert_equal(copy.load(), own.load())
+    with pytest.raises(ConfigError, match=r"nothing in 2031.*w\.zarr reaches from 2021-03-01"):
+        open_cube(url, time="2031-01-01/2031-12-31")
+    with pytest.raises(ConfigError, match="outside of"):
+        open_cube(url, aoi=(0.0, 0.0, 0.1, 0.1))
+    with pytest.raises(StoreError, match="pixels of 20, not 10"):
+        open_cube(url, 10)
+    with pytest.raises(ConfigError, match="neither angles nor history"):
+        open_cube(url, nbar=True)
+
+
+def test_arrays_of_a_plain_zarr_are_chosen(store_url: str, tmp_path: Path) -> None:
+    url = str(tmp_path / "w.zarr")
+    export_zarr(store_url, "map-toy", url, bbox=BOX, zone=32, bands=("entropy", "class"))
+    assert {*open_cube(url).data_vars} == {"entropy", "class"}
+    bands = str(tmp_path / "b.zarr")
+    export_zarr(store_url, "s2-P1Y-median", bands, bbox=BOX, zone=32, bands=("red",))
+    assert list(open_cube(bands).band.values) == ["B04"]
+    with pytest.raises(ConfigError, match="band B02 is not in"):
+        open_cube(bands, bands=["blue"])
+
+
+def test_plain_zarr_that_stands_is_kept(store_url: str, tmp_path: Path) -> None:
+    url = str(tmp_path / "w.zarr")
+    export_zarr(store_url, "map-toy", url, bbox=BOX, zone=32)
+    with pytest.raises(StoreError, match=r"w\.zarr' exists; delete it first"):
+        export_zarr(store_url, "map-toy", url, bbox=BOX, zone=32)
+    with pytest.raises(StoreError, match="no Zarr at"):
+        open_cube(str(tmp_path / "absent.zarr"))
