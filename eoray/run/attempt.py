@@ -20,6 +20,7 @@ from eoray.errors import EorayError, StoreError
 from eoray.log import get_logger
 from eoray.masking import mask
 from eoray.run.driver_log import keep_log
+from eoray.run.lease import FENCE
 from eoray.run.pod import Pod
 from eoray.run.probe import probe_store
 from eoray.run.record import read_record, versions
@@ -195,12 +196,13 @@ def _status(error: BaseException) -> str:
 
 
 def _newest_commit(paths: RunPaths) -> str:
-    """Id of the newest commit; "" before there is a repository."""
+    """Id of the newest commit that holds work; "" before there is a repository."""
     try:
         repository = store.open_repository(paths.repository)
     except StoreError:
         return ""
-    return str(repository.lookup_branch(store.BRANCH))
+    commits = repository.ancestry(branch=store.BRANCH)
+    return next(commit.id for commit in commits if FENCE not in commit.metadata)
 
 
 @contextmanager

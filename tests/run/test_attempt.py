@@ -16,6 +16,8 @@ import pytest
 from eoray.errors import StoreError
 from eoray.log import configure_logging, get_logger
 from eoray.run.attempt import AttemptInfo, DeadlineError, hold_attempt
+from eoray.run.driver import fence_store
+from eoray.run.lease import Holder
 from eoray.run.pod import Pod
 from eoray.run.record import RunPaths, merge_record, versions
 
@@ -116,6 +118,15 @@ def test_fourth_start_without_a_commit_ends_the_attempt(paths: RunPaths) -> None
         pytest.fail("the driver must not run again")
     assert len(record_of(paths)["starts"]) == 4
     assert record_of(paths)["reason"].startswith("StoreError: attempt 'a-1' was started 3 times")
+
+
+def test_fences_are_no_commits_that_starts_came_to(paths: RunPaths) -> None:
+    commit(paths, "one")
+    for number in range(3):
+        die(paths)
+        fence_store(paths.repository, Holder("a-01234567", "head", 1, number))
+    with pytest.raises(StoreError, match=r"started 3 times"), hold_attempt(paths, FIRST):
+        pytest.fail("the driver must not run again")
 
 
 def test_commits_between_starts_let_it_go_on(paths: RunPaths) -> None:
