@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,20 @@ def test_success_is_recorded_with_its_start_and_what_made_it(paths: RunPaths) ->
         "items_hash": "ab12",
     }
     assert (folder_of(paths) / "run.yaml").read_text() == "version: 1\n"
+
+
+def test_another_image_than_its_submitter_took_it_for_is_told(
+    paths: RunPaths, capfd: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging()
+    told = {"eoray": "0.0.7", "ray": version("ray")}
+    with hold_attempt(paths, AttemptInfo("a-1", told=told)):
+        pass
+    assert record_of(paths)["submitted_with"] == told
+    said = [line for line in capfd.readouterr().err.splitlines() if "versions differ" in line]
+    (line,) = [line for line in said if "0.0.7" in line]
+    assert version("eoray") in line
+    assert "cluster.image" in line
 
 
 def test_failure_is_recorded_and_raised(paths: RunPaths) -> None:
