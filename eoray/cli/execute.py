@@ -92,6 +92,11 @@ def attempt_of(run: Run) -> AbstractContextManager[None]:
         image=run.config.cluster.image or "",
         deadline_s=float(seconds) if seconds else None,
         pod=Pod(Path(folder)) if folder else None,
+        told={
+            package: os.environ[variable]
+            for package, variable in (("eoray", "EORAY_SUBMITTER"), ("ray", "EORAY_RAY_VERSION"))
+            if os.environ.get(variable)
+        },
     )
     secrets = secrets_of(os.environ)
     return hold_attempt(run.paths, attempt, run_file=dump_config(run.config), secrets=secrets)

@@ -7,18 +7,20 @@ checks and the rules of the *restricted* Pod Security standard are repeated here
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from eoray.config import dump_config, local_paths
 from eoray.errors import ConfigError
 from eoray.k8s.names import MAX_NAME
+from eoray.k8s.refusals import ForbiddenError, RefusedError
 from eoray.masking import is_secret_name, is_signed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from eoray.config import RunConfig
+    from eoray.config import ClusterSection, RunConfig
+    from eoray.k8s.client import Cluster
 
 _MOST_BYTES = 120_000
 
@@ -155,13 +157,48 @@ def _selector_problems(spec: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} and clusterSelector exclude each other"
 
 
-def _pod_problems(rayjob: Mapping[str, Any]) -> Iterator[str]:
+def try_pods(cluster: Cluster, rayjob: Mapping[str, Any]) -> None:
+    """Let the server try a pod of each template, and make none.
+
+    A RayJob's templates are looked at by nobody when it is created; what refuses its pods later is
+    only an event of its RayCluster. Who may not create pods is left with our own checks, and a
+    quota that is used up now may be free when the run needs it.
+
+    Raises:
+        RefusedError: The pods' values, or a policy of the namespace, are in the way.
+    """
+    for name, template in _templates(rayjob).items():
+        metadata = {**template["metadata"], "generateName": f"{rayjob['metadata']['name']}-"}
+        try:
+            cluster.try_pod({"metadata": metadata, "spec": template["spec"]})
+        except ForbiddenError:
+            return
+        except RefusedError as error:
+            if "exceeded quota" not in str(error):
+                raise RefusedError(f"pods of {name}: {error}") from error
+
+
+def warn_of_tag(section: ClusterSection, tell: Callable[[str], None]) -> None:
+    """Say that an image may become another one while the run lasts."""
+    if section.image is not None and "@sha256:" not in section.image:
+        tell(
+            f"cluster.image: {section.image!r} is a tag and may mean another image when a pod is "
+            "made again; name it by digest (NAME@sha256:...), which `docker buildx imagetools "
+            f"inspect {section.image}` tells"
+        )
+
+
+def _templates(rayjob: Mapping[str, Any]) -> dict[str, Any]:
+    """Pod templates by group; none where the pods are there already."""
     if "clusterSelector" in rayjob["spec"]:
-        return  # its pods are there already
+        return {}
     spec = rayjob["spec"]["rayClusterSpec"]
-    templates = {"head": spec["headGroupSpec"]["template"]}
-    templates |= {group["groupName"]: group["template"] for group in spec["workerGroupSpecs"]}
-    for name, template in templates.items():
+    groups = {group["groupName"]: group["template"] for group in spec["workerGroupSpecs"]}
+    return {"head": spec["headGroupSpec"]["template"], **groups}
+
+
+def _pod_problems(rayjob: Mapping[str, Any]) -> Iterator[str]:
+    for name, template in _templates(rayjob).items():
         yield from (f"pods of {name}: {problem}" for problem in _unrestricted(template["spec"]))
 
 

@@ -188,6 +188,25 @@ class Cluster(Calls):
         pods: list[dict[str, Any]] = self._plain(found)["items"]
         return pods
 
+    def try_pod(self, body: dict[str, Any]) -> None:
+        """Let the server check a pod, admission included, and make none.
+
+        Raises:
+            ForbiddenError: The caller may not create pods.
+            RefusedError: The server refuses a field, a quota, a policy.
+        """
+        self._write(
+            "create",
+            "pods",
+            lambda: self._core().create_namespaced_pod(
+                self.namespace,
+                body,
+                dry_run="All",
+                field_validation="Strict",
+                _request_timeout=TIMEOUT_S,
+            ),
+        )
+
     def events(self, kind: str, name: str = "") -> list[dict[str, Any]]:
         """Events of an object, or of all objects of a kind, oldest first."""
         one = f",involvedObject.name={name}" if name else ""

@@ -11,6 +11,7 @@ from eoray.errors import ClusterError
 from eoray.k8s.client import Cluster
 from eoray.k8s.patience import Patience
 from eoray.k8s.pods import HEAD
+from eoray.k8s.refusals import ForbiddenError
 from eoray.k8s.states import State, state_of
 
 _POD_PREFIX = 50
@@ -121,6 +122,29 @@ def warnings_of(cluster: Cluster, rayjob: Mapping[str, Any]) -> list[str]:
         ]
     told = [event for event in events if event.get("type") == "Warning" or _is_loss(event)]
     return sorted({_line_of(event) for event in told})
+
+
+def images_of(cluster: Cluster, rayjob: Mapping[str, Any]) -> list[str]:
+    """Images that the pods of an attempt have, by digest, as far as there are pods.
+
+    More than one of a name means that its tag moved while the attempt lasted.
+    """
+    ray_cluster = (rayjob.get("status") or {}).get("rayClusterName", "")
+    if not ray_cluster:
+        return []
+    try:
+        pods = cluster.pods(f"ray.io/cluster={ray_cluster}")
+    except ForbiddenError:
+        return []
+    return sorted({image for pod in pods for image in _images(pod)})
+
+
+def _images(pod: Mapping[str, Any]) -> Iterator[str]:
+    """Of the container that Ray runs in; others may be the cluster's own additions."""
+    name = pod["spec"]["containers"][0]["name"]
+    for status in pod.get("status", {}).get("containerStatuses") or ():
+        if status["name"] == name and status.get("imageID"):
+            yield status["imageID"]
 
 
 def _is_loss(event: Mapping[str, Any]) -> bool:

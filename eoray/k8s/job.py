@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from eoray.errors import ClusterError
 from eoray.k8s.client import Cluster, connect
 from eoray.k8s.end import cancel_attempt, delete_attempt
-from eoray.k8s.follow import HeadLog, describe, explain, wait_for_end, warnings_of
+from eoray.k8s.follow import HeadLog, describe, explain, images_of, wait_for_end, warnings_of
 from eoray.k8s.names import ATTEMPT, NAME, PART_OF, RECORD, RUN, STORAGE
 from eoray.k8s.patience import Patience
 from eoray.k8s.phases import split_phases
@@ -57,13 +57,17 @@ class Job:
         return explain(self.cluster, self.describe())
 
     def view(self) -> dict[str, Any]:
-        """What the cluster says of it now: its summary, and ``warnings`` of events, oldest first.
+        """What the cluster says of it now.
+
+        Returns:
+            Its summary, ``warnings`` of events, oldest first, and ``images`` of its pods.
 
         Raises:
             ClusterError: It is gone.
         """
         rayjob = self.describe()
-        return {**summary(rayjob), "warnings": warnings_of(self.cluster, rayjob)}
+        told = {"warnings": warnings_of(self.cluster, rayjob)}
+        return {**summary(rayjob), **told, "images": images_of(self.cluster, rayjob)}
 
     def record(self) -> tuple[str, dict[str, Bucket]]:
         """Where its record lies: the folder beside the outputs, and how that bucket is reached.

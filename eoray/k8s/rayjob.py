@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -154,6 +155,9 @@ def _other_cluster(attempt: Attempt) -> dict[str, Any]:
 def _driver_environment(attempt: Attempt) -> dict[str, str]:
     return {
         "EORAY_ATTEMPT": attempt.name,
+        # held against the image's own by the driver
+        "EORAY_SUBMITTER": version("eoray"),
+        "EORAY_RAY_VERSION": attempt.ray_version,
         "EORAY_DEADLINE_S": str(attempt.config.cluster.deadline_minutes * 60 - _OWN_DEADLINE_S),
         # the container's own standard output: what `kubectl logs` and log collectors read
         "EORAY_LOG_COPY": "/proc/1/fd/1",

@@ -90,12 +90,19 @@ def _explain_right(
     where = f"{verb} {resource} in namespace {namespace!r}"
     if status == 401:
         return UnknownCallerError(f"the Kubernetes API does not know you ({where}); log in again")
-    if "exceeded quota" in said or "violates PodSecurity" in said:
+    if _is_admission(said):
         return RefusedError(f"the cluster refuses to {where}: {said}; ask whoever sets its limits")
     return ForbiddenError(
         f"you may not {where} ({said}); ask for the role eoray-user there, and check with: "
         f"kubectl auth can-i {verb} {resource} -n {namespace}"
     )
+
+
+def _is_admission(said: str) -> bool:
+    """Whether an object was refused, not its caller, who is told what he `cannot` do."""
+    if "exceeded quota" in said or "violates PodSecurity" in said:
+        return True
+    return '" is forbidden: ' in said and " cannot " not in said
 
 
 def _said(error: Any) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eoray.config import resolve_path
 from eoray.errors import ClusterError, ConfigError, ConflictError
-from eoray.k8s.checks import check_rayjob, check_run
+from eoray.k8s.checks import check_rayjob, check_run, try_pods, warn_of_tag
 from eoray.k8s.client import Cluster
 from eoray.k8s.existing import adopt_cluster
 from eoray.k8s.forecast import most_cpus
@@ -98,7 +98,9 @@ def submit_run(  # noqa: PLR0913 - one submission, and all that may be said abou
     check_rayjob(rayjob)
     if config.cluster.ray_cluster is None:
         check_gpus(cluster, config.cluster, tell)
+        warn_of_tag(config.cluster, tell)
     cluster.create_rayjob(rayjob, dry_run=True)
+    try_pods(cluster, rayjob)
     if dry_run:
         return Submission(attempt.name, attempt.key, "checked", state_of(rayjob))
     return _create(cluster, attempt, rayjob, tell)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from eoray import storage
@@ -20,6 +21,7 @@ from eoray.errors import EorayError, StoreError
 from eoray.log import get_logger
 from eoray.masking import mask
 from eoray.run.driver_log import keep_log
+from eoray.run.lease import FENCE
 from eoray.run.pod import Pod
 from eoray.run.probe import probe_store
 from eoray.run.record import read_record, versions
@@ -53,6 +55,8 @@ class AttemptInfo:
     """Seconds from the first start; needs the main thread."""
     pod: Pod | None = None
     """Where the driver and its pod's hooks meet."""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """Versions of who submitted: its own ``eoray``, and the ``ray`` that the cluster was told."""
 
 
 @contextmanager
@@ -90,6 +94,7 @@ def hold_attempt(
                 record.kept(run_file),
                 _deadline(attempt.name, attempt.deadline_s, record.begun, now),
             ):
+                _compare_versions(attempt.told)
                 yield
     except StopRequest:
         if attempt.pod is not None and attempt.pod.is_ending():
@@ -113,6 +118,29 @@ def _said(name: str, secrets: Sequence[str]) -> Iterator[None]:
 
 def _reason(error: BaseException, secrets: Sequence[str]) -> str:
     return mask(f"{type(error).__name__}: {error}", secrets)[:1000]
+
+
+_REMEDIES = {
+    "eoray": "the run is carried out by the image's; use an image of the other one (cluster.image) "
+    "or submit with that of the image",
+    "ray": "Ray is the image's, and the operator makes its pods for the other one; set "
+    "cluster.ray_version to that of the image",
+}
+
+
+def _compare_versions(told: Mapping[str, str]) -> None:
+    """Say where the image is another one than its submitter took it for.
+
+    Only the run file comes from there, with a version of its own and no unknown keys; so the
+    difference is told, and ends nothing.
+    """
+    for package, theirs in told.items():
+        ours = version(package)
+        if ours != theirs:
+            get_logger().warning(
+                "versions differ", package=package, submitted=theirs, image=ours,
+                remedy=_REMEDIES[package],
+            )  # fmt: skip
 
 
 class _Record:
@@ -170,6 +198,7 @@ class _Record:
             "run": self._paths.key,
             "image": self._attempt.image,
             "versions": versions(),
+            **({"submitted_with": dict(self._attempt.told)} if self._attempt.told else {}),
             "starts": [*starts, this],
             "status": "running",
         }
@@ -195,12 +224,13 @@ def _status(error: BaseException) -> str:
 
 
 def _newest_commit(paths: RunPaths) -> str:
-    """Id of the newest commit; "" before there is a repository."""
+    """Id of the newest commit that holds work; "" before there is a repository."""
     try:
         repository = store.open_repository(paths.repository)
     except StoreError:
         return ""
-    return str(repository.lookup_branch(store.BRANCH))
+    commits = repository.ancestry(branch=store.BRANCH)
+    return next(commit.id for commit in commits if FENCE not in commit.metadata)
 
 
 @contextmanager

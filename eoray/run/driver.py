@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from eoray.grid import Tile, Zone
 from eoray.log import get_logger
 from eoray.reading.usage import READS, ReadUsage
 from eoray.run.chosen import Chosen
+from eoray.run.lease import FENCE, Watch
 from eoray.run.meters import StageMeter
 
 if TYPE_CHECKING:
@@ -32,6 +34,12 @@ if TYPE_CHECKING:
     from eoray.cube.ledger import TileReceipt
     from eoray.run.failures import FailureLimit
     from eoray.run.lease import Holder
+
+_EPOCH, _RUN = "eoray.epoch", "eoray.run"
+"""What commits carry: who made them."""
+
+_FENCE_TRIES = 20
+"""Commits of a rival that may come first; it makes one in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,8 @@ class Driver:
     executor: Executor
     wave: Wave = field(default_factory=Wave)
     progress: Progress | None = None
+    watch: Watch = field(default_factory=Watch)
+    """Says when the lease is lost: between commits, too."""
     _base: str = ""
     """Newest commit when the stage began."""
 
@@ -108,6 +118,7 @@ class Driver:
             EorayError: A task failed; what was finished before is committed.
         """
         begun = time.monotonic()
+        self.watch.check()
         report = StageReport(plan.name, plan.spec.name)
         self._base = self.repository.lookup_branch(store.BRANCH)
         self._prepare(plan)
@@ -173,6 +184,7 @@ class Driver:
                 report.reads += outcome.receipt.reads
                 _log_holes(plan.name, outcome.receipt.tiles)
                 meter.done(report.tasks + report.skipped)
+                self.watch.check()
                 if self.progress is not None:
                     self.progress(plan.name, report.tasks + report.skipped, len(plan.rows))
                 if plan.limit is not None:
@@ -230,30 +242,22 @@ class Driver:
         import icechunk
 
         self._check_alone()
-        metadata = {"eoray.epoch": self.holder.epoch, "eoray.run": self.holder.run}
         try:
-            session.commit(message, metadata=metadata)
+            _commit(session, message, self.holder)
         except icechunk.ConflictError as error:
+            _check_newest(self.repository, self.holder)
             raise ConflictError(
                 "somebody else committed to this store while it was held by "
                 f"{self.holder.describe()}; stop the other writer and run again: the last commit "
                 "stands"
             ) from error
-        except (icechunk.IcechunkError, OSError) as error:
-            raise StoreError(
-                f"the store refused a commit ({' '.join(str(error).split())[:200]}); free space "
-                "or mend the storage and run again: the last commit stands"
-            ) from error
 
     def _check_alone(self) -> None:
         """Refuse to build upon a commit that another run made since this stage began."""
-        newest = next(iter(self.repository.ancestry(branch=store.BRANCH)))
-        epoch, ours = int(newest.metadata.get("eoray.epoch", 0)), self.holder.epoch
-        if epoch > ours or (epoch < ours and newest.id != self._base):
-            raise ConflictError(
-                f"another run commits to this store (epoch {epoch}, ours is {ours}); this run "
-                "stops, its last commit stands: run it again when the other has ended"
-            )
+        self.watch.check()
+        newest = _check_newest(self.repository, self.holder)
+        if _epoch(newest) < self.holder.epoch and newest.id != self._base:
+            raise _foreign(newest, self.holder)
 
     def _read_root(self) -> Any:
         return store.read_root(self.repository)
@@ -265,6 +269,74 @@ class Driver:
             int(ledgers[row.tiles[0].zone].column("n_failed", row.tiles, row.entry).sum())
             for row in plan.rows
         )
+
+
+def fence_store(url: str, holder: Holder) -> None:
+    """Let the commits of earlier holders be refused from now on.
+
+    An empty commit of ours at the tip does it: what they began before it no longer fits there, and
+    what they begin behind it finds our epoch. Theirs that come first are part of what we build on.
+
+    Args:
+        url: The repository; made where there is none.
+        holder: Who holds the store now.
+
+    Raises:
+        ConflictError: A later holder was faster.
+        StoreError: The store cannot be written.
+    """
+    import icechunk
+
+    repository = store.open_repository(url, create=True)
+    for _ in range(_FENCE_TRIES):
+        session = repository.writable_session(store.BRANCH)
+        _check_newest(repository, holder)
+        with suppress(icechunk.ConflictError):
+            _commit(session, "earlier writers are shut out", holder, is_fence=True)
+            return
+    raise ConflictError(
+        f"store {url!r} is committed to faster than {holder.describe()} can shut the other writer "
+        "out; stop that one and run again"
+    )
+
+
+def _commit(
+    session: icechunk.Session, message: str, holder: Holder, *, is_fence: bool = False
+) -> None:
+    import icechunk
+
+    metadata: dict[str, Any] = {_EPOCH: holder.epoch, _RUN: holder.run}
+    if is_fence:
+        metadata[FENCE] = True
+    try:
+        session.commit(message, metadata=metadata, allow_empty=is_fence)
+    except icechunk.ConflictError:
+        raise
+    except (icechunk.IcechunkError, OSError) as error:
+        raise StoreError(
+            f"the store refused a commit ({' '.join(str(error).split())[:200]}); free space "
+            "or mend the storage and run again: the last commit stands"
+        ) from error
+
+
+def _check_newest(repository: icechunk.Repository, holder: Holder) -> icechunk.SnapshotInfo:
+    """The newest commit; refused where it is a later holder's."""
+    newest = next(iter(repository.ancestry(branch=store.BRANCH)))
+    if _epoch(newest) > holder.epoch:
+        raise _foreign(newest, holder)
+    return newest
+
+
+def _epoch(commit: icechunk.SnapshotInfo) -> int:
+    return int(commit.metadata.get(_EPOCH, 0))
+
+
+def _foreign(commit: icechunk.SnapshotInfo, holder: Holder) -> ConflictError:
+    who = f"run {commit.metadata[_RUN]!r}, " if _RUN in commit.metadata else ""
+    return ConflictError(
+        f"another run commits to this store ({who}epoch {_epoch(commit)}, ours is {holder.epoch}); "
+        "this run stops, its last commit stands: run it again when the other has ended"
+    )
 
 
 def _log_holes(stage: str, tiles: Sequence[TileReceipt]) -> None:

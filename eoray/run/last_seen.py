@@ -29,11 +29,12 @@ def keep_view(
 ) -> str:
     """Keep what the cluster says of an attempt, as far as the store is reached from here.
 
-    Warnings that were kept before stay: a cluster forgets its events within hours.
+    Warnings and images that were kept before stay: a cluster forgets its events within hours, and
+    its pods are gone in a minute.
 
     Args:
         folder: Of the attempt's record.
-        view: State and ``warnings``, as ``eoray.k8s.job.Job.view`` gives them.
+        view: State, ``warnings`` and ``images``, as ``eoray.k8s.job.Job.view`` gives them.
         at: When it was seen, Unix seconds.
         secrets: Values that must not be written.
         timeout_s: Credentials and routes of pods are often missing here, which takes minutes to
@@ -64,6 +65,7 @@ def _merge(url: str, view: Mapping[str, Any], at: float, secrets: Sequence[str])
     kept: dict[str, Any] = storage.read_json(url) if storage.exists(url) else {}
     seen: dict[str, Any] = json.loads(mask(json.dumps(view), secrets))
     warnings = sorted({*kept.get("warnings", ()), *seen["warnings"]})
-    content = {**seen, "warnings": warnings[-_MOST_WARNINGS:]}
+    images = sorted({*kept.get("images", ()), *seen.get("images", ())})
+    content = {**seen, "warnings": warnings[-_MOST_WARNINGS:], "images": images}
     if any(kept.get(name) != value for name, value in content.items()):
         storage.write_json(url, {**content, "seen_at": at})

@@ -2,7 +2,8 @@
 
 The holder's epoch goes into every commit. A holder that died frees a local lock at once (the
 kernel drops it) and an object lease when it expires. Who meets a live one refuses, waits, or takes
-it over: then the other finds a newer epoch at its next commit, and stops.
+it over. Who takes an object lease that was not given back may have a living rival, and shuts it out
+(``fence``) before reading what is done; the rival stops at its next commit, or renewal.
 """
 
 from __future__ import annotations
@@ -30,8 +31,14 @@ LEASE_S = 120.0
 
 _RENEW_S = 30.0
 
+_RELEASED = 1.0
+"""Expiry of a lease whose holder gave it back: no commit of it is to come."""
+
 _LOOK_S = 2.0
 """Between two looks at a lease that is waited for."""
+
+FENCE = "eoray.fence"
+"""Marks a commit that holds no work and only shuts earlier holders out."""
 
 Manner = Literal["refuse", "wait", "take-over"]
 """What to do about a live lease of another driver."""
@@ -49,13 +56,37 @@ class Holder:
     pid: int
     epoch: int
     expires: float = 0.0
-    """Unix seconds; 0 for a local lock, which ends with its process."""
+    """Unix seconds; 0 for a local lock, which ends with its process; 1 for one given back."""
     attempt: str = ""
     """Attempt on a cluster that it works for."""
 
     def describe(self) -> str:
         """Name the holder for an error message."""
         return f"run {self.run!r} (process {self.pid} on {self.host}, epoch {self.epoch})"
+
+    def is_same(self, other: Holder | None) -> bool:
+        """Whether both are one holder, renewed or not."""
+        return other is not None and replace(other, expires=self.expires) == self
+
+
+@dataclass(slots=True)
+class Watch:
+    """What the renewals of a lease find out while it is held."""
+
+    taker: Holder | None = None
+    """Who took the store over."""
+
+    def check(self) -> None:
+        """Refuse to go on in a store that is another's.
+
+        Raises:
+            ConflictError: It was taken over; by whom is said.
+        """
+        if self.taker is not None:
+            raise ConflictError(
+                f"{self.taker.describe()} has taken the store over; this run stops, its last "
+                "commit stands: run it again when the other has ended"
+            )
 
 
 @contextmanager
@@ -65,6 +96,8 @@ def hold_store(
     *,
     attempt: str = "",
     manner: Manner = "refuse",
+    fence: Callable[[Holder], None] = lambda _: None,
+    watch: Watch | None = None,
     now: Callable[[], float] = time.time,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Holder]:
@@ -77,6 +110,8 @@ def hold_store(
             attempt, or start, of its own run: the cluster begins one only when the pod of the other
             is gone, and if that should live on, it stops at its next commit.
         manner: What to do while another driver holds it.
+        fence: Called where an earlier holder may live still; lets its commits be refused.
+        watch: Told when another driver takes the lease over.
         now: Clock, in Unix seconds.
         pause: Called with seconds between two looks at a lease that is waited for.
 
@@ -88,9 +123,11 @@ def hold_store(
             over from a process that lives.
     """
     if storage.is_local(url):
+        # no fence: whoever had the lock before has ended, or has given it back
         yield from _hold_folder(url, run, manner, pause)
     else:
-        yield from _hold_object(url, _Claim(run, attempt, manner, pause), now)
+        claim = _Claim(run, attempt, manner, pause)
+        yield from _hold_object(url, claim, now, fence, watch or Watch())
 
 
 def find_holder(url: str, *, now: Callable[[], float] = time.time) -> Holder | None:
@@ -227,13 +264,24 @@ class _Claim:
         return bool(self.attempt and current.attempt) and current.run == self.run
 
 
-def _hold_object(url: str, claim: _Claim, now: Callable[[], float]) -> Iterator[Holder]:
+def _hold_object(
+    url: str,
+    claim: _Claim,
+    now: Callable[[], float],
+    fence: Callable[[Holder], None],
+    watch: Watch,
+) -> Iterator[Holder]:
     lease = _ObjectLease(storage.object_store(storage.join(url, "_eoray")), now)
     holder = lease.take(url, claim)
     stop = threading.Event()
-    renewer = threading.Thread(target=lease.keep, args=(stop,), daemon=True, name="eoray-lease")
+    renewer = threading.Thread(
+        target=lease.keep, args=(stop, watch), daemon=True, name="eoray-lease"
+    )
     renewer.start()
     try:
+        if not lease.is_alone:
+            fence(holder)
+            lease.is_alone = True
         yield holder
     finally:
         stop.set()
@@ -251,6 +299,8 @@ class _ObjectLease:
         self._now = now
         self._tag: str | None = None
         self._holder: Holder | None = None
+        self.is_alone = True
+        """No earlier holder can commit."""
 
     def take(self, url: str, claim: _Claim) -> Holder:
         """Create the object, or replace one that has expired, is inherited or taken over."""
@@ -277,27 +327,36 @@ class _ObjectLease:
                 raise ConflictError(_held_by(url, other)) from error
             if is_live:
                 get_logger().warning("lease taken over", store=url, held_by=_name(current))
+            self.is_alone = current is None or current.expires == _RELEASED
             return holder
 
-    def keep(self, stop: threading.Event) -> None:
-        """Renew until stopped; a lost lease shows in the next commit's epoch check."""
+    def keep(self, stop: threading.Event, watch: Watch) -> None:
+        """Renew until stopped, or until another holder is found."""
         from obstore.exceptions import BaseError
 
-        while not stop.wait(_RENEW_S):
-            try:
-                self._expire_at(self._now() + LEASE_S)
-            except _taken_errors():
-                return
-            except (BaseError, OSError):  # away for a moment: three more renewals fit in a lease
-                continue
+        while watch.taker is None and not stop.wait(_RENEW_S):
+            # away for a moment: three more renewals fit in a lease
+            with suppress(BaseError, OSError):
+                watch.taker = self._renew()
+
+    def _renew(self) -> Holder | None:
+        """Prolong the lease; gives the holder that it has now, where that is another one."""
+        try:
+            self._expire_at(self._now() + LEASE_S)
+        except _taken_errors():
+            other, tag = self.read()
+            if other is not None and not other.is_same(self._holder):
+                return other
+            self._tag = tag  # our own put had come through, only its answer was lost
+        return None
 
     def release(self) -> None:
-        """Let the lease expire now, keeping its epoch."""
+        """Let the lease expire now, keeping its epoch, and whether rivals were shut out."""
         from obstore.exceptions import BaseError
 
         # taken over meanwhile, or out of reach: then it expires by itself
         with suppress(BaseError, OSError):
-            self._expire_at(1.0)
+            self._expire_at(_RELEASED if self.is_alone else self._now())
 
     def _expire_at(self, instant: float) -> None:
         if self._holder is not None:

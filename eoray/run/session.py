@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,11 @@ from eoray.cube import store
 from eoray.errors import ConfigError
 from eoray.execute import Executor, cluster_ray, local_ray, resolve_address, resolve_executor
 from eoray.log import get_logger
-from eoray.run.driver import Driver, Wave
+from eoray.run.driver import Driver, Wave, fence_store
 from eoray.run.estimate import PlanReport, scenes_of
 from eoray.run.heal import STAGES as HEALING
 from eoray.run.heal import HoleFilter
-from eoray.run.lease import hold_store
+from eoray.run.lease import Watch, hold_store
 from eoray.run.probe import probe_store
 from eoray.run.record import RunPaths, RunReport, merge_record, read_record, versions
 from eoray.run.stages import Manner
@@ -339,8 +340,11 @@ class Run:
         paths = self.paths
         report = RunReport(paths.name, paths.key)
         probe_store(paths.store)
-        lease = self.config.run.lease
-        with hold_store(paths.store, paths.key, attempt=attempt, manner=lease) as holder:
+        lease, watch = self.config.run.lease, Watch()
+        fence = partial(fence_store, paths.repository)
+        with hold_store(
+            paths.store, paths.key, attempt=attempt, manner=lease, fence=fence, watch=watch
+        ) as holder:
             context = StageContext(self, paths, stages, manner=manner)
             check_stages(context, stages)
             pool = self._executor(context, executor, address)
@@ -348,8 +352,9 @@ class Run:
             with self._ray(pool, address):
                 repository = store.open_repository(paths.repository, create=True)
                 wave = Wave(self.config.run.wave_shards, self.config.run.wave_seconds)
-                context.driver = Driver(repository, holder, pool, wave, progress)
+                context.driver = Driver(repository, holder, pool, wave, progress, watch)
                 for stage in stages:
+                    watch.check()
                     get_logger().info("stage", stage=stage, run=paths.key)
                     started = time.monotonic()
                     outcome = RUNNERS[stage](context)

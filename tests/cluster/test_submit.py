@@ -182,6 +182,19 @@ def test_quota_refuses_before_anything_is_created(
     assert cluster.rayjobs("eoray.dev/name=slovenia") == []
 
 
+def test_pods_that_could_not_be_made_are_refused_before_anything_is_created(
+    cluster: Cluster,
+) -> None:
+    readers = "cluster.workers=[{name: readers, max: 3}]"
+    absent = parse_config(RUN_FILE, overrides=[readers, "cluster.service_account=absent"])
+    with pytest.raises(RefusedError, match=r"^pods of head: .*serviceaccount \"absent\" not found"):
+        submit_run(cluster, absent, Path("/"))
+    assert cluster.rayjobs("eoray.dev/name=slovenia") == []
+    assert submit_run(cluster, parse_config(RUN_FILE, overrides=[readers]), Path("/")).what == (
+        "created"
+    )
+
+
 def test_missing_right_is_named(api: client.ApiClient, cluster: Cluster, config: RunConfig) -> None:
     def as_nobody() -> client.ApiClient:
         nobody = client.ApiClient(api.configuration)

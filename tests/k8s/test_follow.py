@@ -9,7 +9,14 @@ import pytest
 
 from eoray.errors import ClusterError
 from eoray.k8s.client import Cluster
-from eoray.k8s.follow import HeadLog, WaitTimeoutError, explain, wait_for_end, warnings_of
+from eoray.k8s.follow import (
+    HeadLog,
+    WaitTimeoutError,
+    explain,
+    images_of,
+    wait_for_end,
+    warnings_of,
+)
 from eoray.k8s.job import Job
 from eoray.k8s.refusals import ForbiddenError, UnknownCallerError
 from tests.k8s.fake_api import FakeApi
@@ -238,6 +245,34 @@ def test_warnings_are_those_of_the_attempt_its_cluster_and_their_pods(
         "2026-01-01T00:00:04+00:00 RayCluster ray-x: DeletedHeadPod: status: OOMKilled",
         f"2026-01-01T00:00:05+00:00 RayJob {NAME}: Failed: silent",
     ]
+
+
+def test_images_are_told_by_digest_those_of_other_containers_left_out(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any]
+) -> None:
+    assert images_of(cluster, job) == []
+    job["status"] = {"rayClusterName": "ray-x"}
+
+    def pod(name: str, *images: str) -> None:
+        names = ("ray-head", "autoscaler")
+        statuses = [
+            {"name": n, "imageID": i, "image": "eoray:1", "ready": True, "restartCount": 0}
+            for n, i in zip(names, images, strict=False)
+        ]
+        metadata = {"name": name, "labels": {"ray.io/cluster": "ray-x"}}
+        spec = {"containers": [{"name": "ray-head"}, {"name": "autoscaler"}]}
+        status = {"containerStatuses": statuses}
+        api.put("pods", {"metadata": metadata, "spec": spec, "status": status})
+
+    pod("head", "registry.example/eoray@sha256:01", "registry.example/other@sha256:07")
+    pod("worker-a", "registry.example/eoray@sha256:02")
+    pod("worker-b", "registry.example/eoray@sha256:01")
+    pod("worker-c")
+    pod("worker-d", "")
+    images = ["registry.example/eoray@sha256:01", "registry.example/eoray@sha256:02"]
+    assert images_of(cluster, job) == images
+    api.refuse["GET", "pods"] = (403, "pods is forbidden")
+    assert images_of(cluster, job) == []
 
 
 def test_log_is_read_piece_by_piece_each_line_once(

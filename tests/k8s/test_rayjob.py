@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from eoray.config import RunConfig, config_key, parse_config
 from eoray.errors import ConfigError
@@ -83,6 +85,20 @@ def test_driver_ends_before_kuberay_cuts_it_off_and_logs_to_the_container(
     assert env["EORAY_DEADLINE_S"] == "5340"
     assert env["EORAY_ATTEMPT"] == rayjob["metadata"]["name"]
     assert env["EORAY_LOG_COPY"] == "/proc/1/fd/1"
+
+
+@pytest.mark.parametrize("cluster", [None, "long"])
+def test_driver_is_told_the_versions_of_its_submitter(
+    read_config: Any, cluster: str | None
+) -> None:
+    spec = built(read_config(f"cluster.ray_cluster={cluster or 'null'}"))["spec"]
+    if cluster is None:
+        variables = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+        env = {e["name"]: e.get("value") for e in variables["env"]}
+    else:
+        env = yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
+    assert env["EORAY_SUBMITTER"] == version("eoray")
+    assert env["EORAY_RAY_VERSION"] == "2.60.0"
 
 
 def test_head_asks_its_driver_to_stop_and_leaves_it_a_minute(config: RunConfig) -> None:

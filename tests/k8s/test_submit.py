@@ -16,6 +16,8 @@ from eoray.k8s.states import DEPLOYMENT, JOB, resolve_word
 from eoray.k8s.submit import find_attempt, plan_attempt, prune_history, submit_run
 from tests.k8s.fake_api import FakeApi
 
+NO_RIGHT = 'pods is forbidden: User "ann" cannot create resource "pods" in API group ""'
+
 
 @pytest.fixture
 def first(cluster: Cluster, config: RunConfig, folder: Path) -> str:
@@ -31,7 +33,7 @@ def test_rayjob_is_tried_dry_then_created_then_its_run_file(
     made = submit_run(cluster, config, folder)
     assert made.name == f"{made.key}-1"
     posts = [path for method, path in api.requests if method == "POST"]
-    assert ["dryRun=All" in path for path in posts] == [True, False, False, False]
+    assert ["dryRun=All" in path for path in posts] == [True] * 3 + [False] * 3
     assert all("fieldValidation=Strict" in path for path in posts)
     assert api.written() == ["POST rayjobs", "POST configmaps", "POST poddisruptionbudgets"]
     for plural in ("configmaps", "poddisruptionbudgets"):
@@ -236,6 +238,44 @@ def test_refusal_of_the_server_is_told_and_leaves_nothing(
     assert api.objects == {}
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (403, 'pods "a" is forbidden: violates PodSecurity "restricted:latest"'),
+        (403, 'pods "a" is forbidden: error looking up service account maps/eoray-ray'),
+        (403, 'pods "a" is forbidden: maximum memory usage per Container is 4Gi'),
+        (422, 'Pod "a" is invalid: spec.tolerations[0].operator: Unsupported value'),
+    ],
+)
+def test_pods_that_the_server_would_refuse_are_refused_before_anything_is_created(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, status: int, message: str
+) -> None:
+    api.refuse["POST", "pods"] = (status, message)
+    with pytest.raises(RefusedError, match=rf"^pods of head: .*{message[-20:]}"):
+        submit_run(cluster, config, folder)
+    assert api.objects == {}
+
+
+@pytest.mark.parametrize("message", [NO_RIGHT, 'pods "a" is forbidden: exceeded quota: small'])
+def test_without_the_right_or_with_a_quota_used_up_pods_are_left_to_the_operator(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, message: str
+) -> None:
+    api.refuse["POST", "pods"] = (403, message)
+    assert submit_run(cluster, config, folder).what == "created"
+
+
+def test_image_by_tag_is_told_with_its_remedy(
+    cluster: Cluster, config: RunConfig, read_config: Any, folder: Path
+) -> None:
+    told: list[str] = []
+    submit_run(cluster, config, folder, tell=told.append)
+    assert told == []
+    tagged = read_config("cluster.image=registry.example/eoray:latest")
+    submit_run(cluster, tagged, folder, tell=told.append)
+    (line,) = told
+    assert line.startswith("cluster.image: 'registry.example/eoray:latest' is a tag")
+
+
 def test_oldest_ended_attempts_beyond_the_history_are_deleted(
     api: FakeApi, cluster: Cluster, read_config: Any, folder: Path
 ) -> None:
@@ -268,9 +308,12 @@ def test_missing_ray_version_is_named(read_config: Any, monkeypatch: Any) -> Non
 def test_schedule_needs_no_right_beyond_those_of_its_role(
     api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, first: str
 ) -> None:
-    submit_run(cluster, config, folder)
+    api.refuse["POST", "pods"] = (403, NO_RIGHT)  # tried, and done without
+    assert submit_run(cluster, config, folder, again=True).what == "attached"
+    api.set_status(first, jobDeploymentStatus="Complete", jobStatus="FAILED")
+    assert submit_run(cluster, config, folder).what == "created"
     asked = {(method, path.split("?")[0].rsplit("/", 1)[-1]) for method, path in api.requests}
     assert asked <= {
         ("POST", "rayjobs"), ("GET", "rayjobs"), ("POST", "configmaps"), ("GET", "pods"),
-        ("POST", "poddisruptionbudgets"),
+        ("POST", "poddisruptionbudgets"), ("POST", "pods"),
     }  # fmt: skip

@@ -75,7 +75,8 @@ def test_submit_follows_to_the_end_and_leaves_with_its_code(
 ) -> None:
     name = json.loads(verb("submit", run_file, "--detach", "--json")[1])["name"]
     labels = {"ray.io/cluster": "ray-x", "ray.io/node-type": "head"}
-    api.put("pods", {"metadata": {"name": "head", "labels": labels}})
+    spec = {"containers": [{"name": "ray-head"}]}
+    api.put("pods", {"metadata": {"name": "head", "labels": labels}, "spec": spec})
     api.logs["head"] = "T1 stage cube\n"
     ended = {"jobStatus": "FAILED", "reason": "AppFailed", "rayClusterName": "ray-x"}
     api.set_status(name, jobDeploymentStatus="Running", **ended)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 from eoray.errors import StoreError
 from eoray.log import configure_logging, get_logger
 from eoray.run.attempt import AttemptInfo, DeadlineError, hold_attempt
+from eoray.run.driver import fence_store
+from eoray.run.lease import Holder
 from eoray.run.pod import Pod
 from eoray.run.record import RunPaths, merge_record, versions
 
@@ -74,6 +77,20 @@ def test_success_is_recorded_with_its_start_and_what_made_it(paths: RunPaths) ->
     assert (folder_of(paths) / "run.yaml").read_text() == "version: 1\n"
 
 
+def test_another_image_than_its_submitter_took_it_for_is_told(
+    paths: RunPaths, capfd: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging()
+    told = {"eoray": "0.0.7", "ray": version("ray")}
+    with hold_attempt(paths, AttemptInfo("a-1", told=told)):
+        pass
+    assert record_of(paths)["submitted_with"] == told
+    said = [line for line in capfd.readouterr().err.splitlines() if "versions differ" in line]
+    (line,) = [line for line in said if "0.0.7" in line]
+    assert version("eoray") in line
+    assert "cluster.image" in line
+
+
 def test_failure_is_recorded_and_raised(paths: RunPaths) -> None:
     with pytest.raises(ValueError, match="bad"), hold_attempt(paths, FIRST):
         raise ValueError("bad")
@@ -116,6 +133,15 @@ def test_fourth_start_without_a_commit_ends_the_attempt(paths: RunPaths) -> None
         pytest.fail("the driver must not run again")
     assert len(record_of(paths)["starts"]) == 4
     assert record_of(paths)["reason"].startswith("StoreError: attempt 'a-1' was started 3 times")
+
+
+def test_fences_are_no_commits_that_starts_came_to(paths: RunPaths) -> None:
+    commit(paths, "one")
+    for number in range(3):
+        die(paths)
+        fence_store(paths.repository, Holder("a-01234567", "head", 1, number))
+    with pytest.raises(StoreError, match=r"started 3 times"), hold_attempt(paths, FIRST):
+        pytest.fail("the driver must not run again")
 
 
 def test_commits_between_starts_let_it_go_on(paths: RunPaths) -> None:

@@ -23,8 +23,10 @@ from eoray.cube.read import CubeReader, CubeSource
 from eoray.errors import ConflictError, EorayError, ReadError, StoreError
 from eoray.execute import Executor, ExecutorName
 from eoray.grid import Tile, Zone
-from eoray.run.driver import Driver, StagePlan, Wave
-from eoray.run.lease import Holder
+from eoray.run import driver as driver_module
+from eoray.run.driver import Driver, StagePlan, Wave, fence_store
+from eoray.run.lease import Holder, Watch
+from tests.s3_server import serve_s3
 
 PX = 16
 """Pixels of 640 m along a tile."""
@@ -288,6 +290,76 @@ def test_branch_that_moves_during_a_commit_is_never_rebased(
     assert n_done(url) == 8
 
 
+TAKER = Holder("taker", "elsewhere", 2, 6)
+
+
+@pytest.mark.parametrize("place", ["folder", "object store"])
+def test_commit_that_was_checked_before_a_fence_is_refused(
+    url: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_s3(monkeypatch):
+        where = url if place == "folder" else "s3://maps/cube.icechunk"
+        driver = make_driver(where, epoch=5)
+        plain = Driver._check_alone
+        calls: list[int] = []
+
+        def check_then_lose(self: Driver) -> None:
+            plain(self)
+            calls.append(1)
+            if len(calls) == 3:
+                fence_store(where, TAKER)
+
+        monkeypatch.setattr(Driver, "_check_alone", check_then_lose)
+        with pytest.raises(ConflictError, match=r"run 'taker', epoch 6, ours is 5"):
+            driver.run(make_plan())
+        assert n_done(where) == 8
+        newest = next(iter(driver.repository.ancestry(branch="main")))
+        assert newest.message == "earlier writers are shut out"
+
+
+def test_commit_that_comes_before_the_fence_is_built_upon(
+    url: str, reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan()
+    plain = driver_module._check_newest
+    calls: list[int] = []
+
+    def check_then_late_commits(repository: Any, holder: Holder) -> Any:
+        newest = plain(repository, holder)
+        if holder is TAKER and not calls:
+            calls.append(1)
+            make_driver(url, epoch=5).run(replace(plan, rows=plan.rows[:8]))
+        return newest
+
+    monkeypatch.setattr(driver_module, "_check_newest", check_then_late_commits)
+    fence_store(url, TAKER)
+    report = make_driver(url, epoch=TAKER.epoch).run(plan)
+    assert (report.tasks, report.skipped) == (16, 8)
+    assert check_cube(url).checksum == reference
+
+
+def test_of_two_that_take_over_the_later_wins(url: str) -> None:
+    fence_store(url, TAKER)
+    with pytest.raises(ConflictError, match="run 'taker', epoch 6, ours is 5"):
+        fence_store(url, replace(TAKER, epoch=5))
+
+
+def test_lost_lease_stops_the_driver_between_commits(url: str) -> None:
+    watch = Watch()
+    driver = replace(make_driver(url, epoch=5), watch=watch, wave=Wave(10_000, 1e9))
+    worker = PositionWorker()
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if done == 6:
+            watch.taker = TAKER
+
+    driver.progress = progress
+    with pytest.raises(ConflictError, match=r"run 'taker' .* has taken the store over"):
+        driver.run(make_plan(worker))
+    assert len(worker.seen) == 7
+    assert n_done(url) == 0
+
+
 def test_a_later_epoch_in_the_store_stops_the_run_before_it_commits(
     url: str, reference: str
 ) -> None:
@@ -340,7 +412,7 @@ def test_failed_reads_of_earlier_runs_are_counted(url: str) -> None:
 def test_refused_commit_says_how_to_go_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = make_driver(url)
 
-    def refuse(message: str, metadata: dict[str, Any]) -> None:
+    def refuse(message: str, **_: Any) -> None:
         raise icechunk.IcechunkError("object store error: no space left")
 
     session: Any = SimpleNamespace(commit=refuse)

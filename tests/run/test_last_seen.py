@@ -90,6 +90,14 @@ def test_warnings_outlive_the_events_and_an_equal_view_is_not_written_again(s3: 
     assert s3.objects == before
 
 
+def test_images_outlive_the_pods(s3: FakeS3) -> None:
+    keep_view(FOLDER, {**SILENT, "images": ["eoray@sha256:02"]}, at=400.0)
+    keep_view(FOLDER, {**SILENT, "images": ["eoray@sha256:01"]}, at=401.0)
+    keep_view(FOLDER, {**SILENT, "images": []}, at=402.0)
+    found = storage.read_json(storage.join(FOLDER, VIEW))
+    assert found["images"] == ["eoray@sha256:01", "eoray@sha256:02"]
+
+
 def test_secrets_are_masked(s3: FakeS3) -> None:
     told = "Pod x: Failed: GET https://maps.example/a?sig=c2VjcmV0 as hunter2hunter2"
     keep_view(FOLDER, {**SILENT, "warnings": [told]}, at=1.0, secrets=("hunter2hunter2",))

@@ -18,7 +18,7 @@ from obstore.store import MemoryStore
 from eoray import storage
 from eoray.errors import ConflictError, StoreError
 from eoray.run import lease
-from eoray.run.lease import LEASE_S, Holder, check_free, find_holder, hold_store
+from eoray.run.lease import LEASE_S, Holder, Watch, check_free, find_holder, hold_store
 from tests.s3_server import serve_s3
 
 URL = "memory://bucket/run"
@@ -238,8 +238,36 @@ def test_renewal_goes_on_after_the_store_was_away(
         stop.set()
 
     held._put = put  # type: ignore[method-assign]
-    held.keep(stop)
+    held.keep(stop, Watch())
     assert len(calls) == 2
+
+
+def test_renewal_finds_who_took_the_store_over(
+    memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_RENEW_S", 0.002)
+    watch = Watch()
+    with hold_store(URL, "first", watch=watch):
+        watch.check()
+        with hold_store(URL, "second", manner="take-over"):
+            for _ in range(400):
+                if watch.taker is not None:
+                    break
+                threading.Event().wait(0.005)
+            with pytest.raises(ConflictError, match=r"run 'second' .*epoch 2\) has taken"):
+                watch.check()
+
+
+def test_renewal_whose_answer_was_lost_is_our_own(memory: MemoryStore) -> None:
+    clock = Clock()
+    held = lease._ObjectLease(memory, clock)
+    held.take(URL, lease._Claim("run"))
+    before = held._tag
+    held._expire_at(clock() + 5)
+    held._tag = before
+    assert held._renew() is None
+    assert held._renew() is None
+    assert json.loads(bytes(memory.get("lease.json").bytes()))["expires"] == clock() + LEASE_S
 
 
 @pytest.mark.parametrize("kind", ["local", "object"])
@@ -273,6 +301,39 @@ def test_object_lease_is_taken_over_and_the_other_stays_away(memory: MemoryStore
         assert find_holder(URL) is None
     # the first one's farewell frees nothing that is not its own
     assert json.loads(bytes(memory.get("lease.json").bytes()))["run"] == "second"
+
+
+@pytest.mark.parametrize(
+    ("expires", "fenced"),
+    [(None, 0), (lease._RELEASED, 0), (-1.0, 1), (LEASE_S, 1)],
+    ids=["new", "given back", "expired", "live"],
+)
+def test_who_may_live_still_is_shut_out(
+    memory: MemoryStore, expires: float | None, fenced: int
+) -> None:
+    clock, called = Clock(), list[Holder]()
+    if expires is not None:
+        at = expires if expires == lease._RELEASED else clock() + expires
+        memory.put("lease.json", json.dumps(asdict(Holder("first", "x", 7, 4, at))).encode())
+    with hold_store(URL, "second", manner="take-over", fence=called.append, now=clock) as holder:
+        assert called == [holder] * fenced
+
+
+def test_fence_that_failed_is_left_to_the_next_holder(memory: MemoryStore) -> None:
+    clock, called = Clock(), list[Holder]()
+
+    def fail(holder: Holder) -> None:
+        raise StoreError
+
+    dead = Holder("dead", "elsewhere", 7, 4, clock.seconds - 1)
+    memory.put("lease.json", json.dumps(asdict(dead)).encode())
+    with pytest.raises(StoreError), hold_store(URL, "second", fence=fail, now=clock):
+        pass
+    with hold_store(URL, "third", fence=called.append, now=clock):
+        pass
+    with hold_store(URL, "fourth", fence=called.append, now=clock):
+        pass
+    assert [holder.run for holder in called] == ["third"]
 
 
 def test_folder_is_not_taken_over_from_a_process_that_lives(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Driver(threading.Thread):
         self.stopped.set()
 
     def _progress(self, stage: str, done: int, total: int) -> None:
-        if done == self._stop_after:
+        if done >= self._stop_after and not self.stopped.is_set():
             self.stopped.set()
             self.go.wait(60)
 
@@ -66,7 +66,28 @@ def test_driver_whose_store_was_taken_over_stops_and_the_content_is_right(
         first.go.set()
         first.join(60)
         assert isinstance(first.error, ConflictError)
-        assert "another run commits to this store (epoch 2, ours is 1)" in str(first.error)
+        assert f"(run {taker.paths.key!r}, epoch 2, ours is 1)" in str(first.error)
+        assert check_cube("s3://maps/out").checksum == checksum
+
+
+def test_driver_that_takes_over_wins_before_it_has_finished_anything(
+    write_run: Any, checksum: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_s3(monkeypatch):
+        path = write_run(more=MORE)
+        first = Driver(path, [*YEAR, "store=s3://maps/out"], stop_after=12)
+        first.start()
+        assert first.stopped.wait(60)
+        taker = Driver(path, [*YEAR, "store=s3://maps/out", "run.lease=take-over"], stop_after=1)
+        taker.start()
+        assert taker.stopped.wait(60)
+        first.go.set()
+        first.join(60)
+        assert isinstance(first.error, ConflictError)
+        assert "epoch 2, ours is 1" in str(first.error)
+        taker.go.set()
+        taker.join(60)
+        assert taker.error is None
         assert check_cube("s3://maps/out").checksum == checksum
 
 
