@@ -226,14 +226,13 @@ def _lease(*, wait: bool, take_over: bool) -> list[str]:
 def _look_at_lease(config: RunConfig, folder: Path) -> None:
     """Refuse a store that another run writes; where it is not seen from here, the driver does."""
     from eoray.buckets import use_buckets
-    from eoray.config import config_key
-    from eoray.k8s.submit import with_pod_paths
+    from eoray.config import config_key, with_absolute_paths
     from eoray.run.lease import check_free
 
     if config.run.lease != "refuse":
         return
     use_buckets({url: section.bucket() for url, section in config.storage.items()})
-    sent = with_pod_paths(config, folder)  # what the driver's lease is named after
+    sent = with_absolute_paths(config, folder)  # what the driver's lease is named after
     why = check_free(sent.store, config_key(sent))
     if why:
         say(f"whether another run writes the store is left to the driver: {why}")

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eoray.config import resolve_path
+from eoray.config import with_absolute_paths
 from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.k8s.checks import check_rayjob, check_run
 from eoray.k8s.client import Cluster
@@ -130,7 +130,7 @@ def plan_attempt(
             "was made of it; leave the stages out"
         )
     check_run(config, folder)
-    resolved = with_pod_paths(config, folder)
+    resolved = with_absolute_paths(config, folder)
     ray = config.cluster.ray_version or _own_ray()
     asked, work = (stages, "") if heal is None else (tuple(heal.words()), "heal")
     key = run_key(resolved, config.cluster.image or "", asked, work=work)
@@ -268,25 +268,6 @@ def _with_workers(config: RunConfig) -> RunConfig:
         return config
     run = config.run.model_copy(update={"workers": most_cpus(config.cluster)})
     return config.model_copy(update={"run": run})
-
-
-def with_pod_paths(config: RunConfig, folder: Path) -> RunConfig:
-    """The run file with absolute paths: in a pod it lies in another folder."""
-
-    def seen(path: Any) -> Any:
-        return resolve_path(path, folder) if isinstance(path, str) else path
-
-    source = config.source.model_copy(update={"catalog": seen(config.source.catalog)})
-    return config.model_copy(
-        update={
-            "aoi": seen(config.aoi),
-            "source": source,
-            "store": seen(config.store),
-            "fit": config.fit.model_copy(update={"labels": seen(config.fit.labels)}),
-            "predict": config.predict.model_copy(update={"model": seen(config.predict.model)}),
-            "assess": config.assess.model_copy(update={"reference": seen(config.assess.reference)}),
-        }
-    )
 
 
 def find_attempt(cluster: Cluster, name: str) -> dict[str, Any]:

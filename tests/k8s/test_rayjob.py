@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eoray.config import RunConfig, config_key, parse_config
+from eoray.config import RunConfig, config_key, local_paths, parse_config
 from eoray.errors import ConfigError
 from eoray.k8s.checks import check_rayjob, check_run
 from eoray.k8s.names import RECORD, STORAGE
@@ -181,10 +182,26 @@ def test_tasks_at_once_are_the_cpus_of_the_largest_cluster(read_config: Any) -> 
     assert plan_attempt(read_config(groups, "run.workers=3"), Path("/")).config.run.workers == 3
 
 
-def test_relative_path_below_a_claim_is_sent_as_pods_see_it(read_config: Any) -> None:
-    config = read_config("cluster.claims=[{claim: data, path: /data}]", "store=out")
-    attempt = plan_attempt(config, Path("/data/runs"))
-    assert attempt.config.store == "/data/runs/out"
+def test_relative_paths_below_a_claim_are_sent_as_pods_see_them(read_config: Any) -> None:
+    weights = {"path": "cloud.safetensors", "sha256": "0" * 64, "encoder": "tu-regnety_004"}
+    config = read_config(
+        "task=land-cover",
+        "cluster.claims=[{claim: data, path: /data}]",
+        "store=out",
+        "aoi=place.geojson",
+        "source.catalog=stac/catalog.json",
+        "source.fallback=[{catalog: other.parquet}, {catalog: 'https://stac.example'}]",
+        "cube.dem=dem.tif",
+        f"cube.mask={json.dumps({'method': 'omnicloudmask', 'weights': [weights]})}",
+        "fit.labels=labels.gpkg",
+        "assess.reference=reference",
+    )
+    sent = plan_attempt(config, Path("/data/runs")).config
+    seen = local_paths(config, "/data/runs")
+    assert len(seen) == 8
+    assert local_paths(sent, "/etc/eoray") == seen
+    assert (sent.cube.dem, sent.store) == ("/data/runs/dem.tif", "/data/runs/out")
+    assert sent.source.fallback[1].catalog == "https://stac.example"
 
 
 def test_rayjob_tells_where_its_record_lies_and_how_the_bucket_is_reached(
