@@ -118,7 +118,9 @@ def _change_paths(config: RunConfig, change: Callable[[str, str], str]) -> RunCo
     return config
 
 
-def _change_at(part: Any, steps: Sequence[str], above: str, change: Callable[[str, str], str]) -> Any:
+def _change_at(
+    part: Any, steps: Sequence[str], above: str, change: Callable[[str, str], str]
+) -> Any:
     if not steps:
         return change(above, part) if isinstance(part, str) else part
     name, rest = steps[0].removesuffix("[]"), steps[1:]

@@ -23,7 +23,7 @@ from eoray.k8s.refusals import AlreadyExistsError, ForbiddenError, RefusedError
 from eoray.k8s.states import State, state_of
 
 if TYPE_CHECKING:
-    from eoray.config import RunConfig
+    from eoray.config import ClusterSection, RunConfig
     from eoray.k8s.healing import Healing
 
 _ENDING = ("cancelling", "deleting")
@@ -133,7 +133,7 @@ def plan_attempt(
     resolved = with_absolute_paths(config, folder)
     ray = config.cluster.ray_version or _own_ray()
     asked, work = (stages, "") if heal is None else (tuple(heal.words()), "heal")
-    key = run_key(resolved, config.cluster.image or "", asked, work=work)
+    key = run_key(resolved, _images(config.cluster), asked, work=work)
     return Attempt(key, 1, _with_workers(resolved), tuple(stages), schedule, ray, heal)
 
 
@@ -250,6 +250,12 @@ def _is_over(pod: Mapping[str, Any]) -> bool:
 
 def _number(rayjob: Mapping[str, Any]) -> int:
     return int(rayjob["metadata"]["labels"][ATTEMPT])
+
+
+def _images(cluster: ClusterSection) -> str:
+    """What decides results beside the run file; groups count where they name one of their own."""
+    groups = [group.image for group in cluster.workers if group.image and not cluster.ray_cluster]
+    return " ".join(dict.fromkeys([cluster.image or "", *groups]))
 
 
 def _own_ray() -> str:

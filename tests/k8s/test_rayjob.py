@@ -15,6 +15,7 @@ from eoray.k8s.checks import check_rayjob, check_run
 from eoray.k8s.names import RECORD, STORAGE
 from eoray.k8s.rayjob import build_config_map, build_rayjob, entrypoint
 from eoray.k8s.submit import plan_attempt
+from eoray.k8s.submitter import images_of
 from eoray.run.record import RunPaths
 from tests.k8s.crds import problems
 
@@ -202,6 +203,25 @@ def test_relative_paths_below_a_claim_are_sent_as_pods_see_them(read_config: Any
     assert local_paths(sent, "/etc/eoray") == seen
     assert (sent.cube.dem, sent.store) == ("/data/runs/dem.tif", "/data/runs/out")
     assert sent.source.fallback[1].catalog == "https://stac.example"
+
+
+def test_group_may_have_an_image_of_its_own(read_config: Any) -> None:
+    groups = "cluster.workers=[{name: readers}, {name: gpu, gpus: 1, image: 'eoray-gpu@sha256:9'}]"
+    config = read_config(groups, "cluster.deadline_minutes=60")
+    images = [pod["containers"][0]["image"] for pod in pods(built(config))]
+    plain = config.cluster.image
+    assert images == [plain, plain, "eoray-gpu@sha256:9"]
+    assert images_of(config.cluster) == sorted({*images})
+    other = read_config(groups.replace(":9", ":8"), "cluster.deadline_minutes=60")
+    assert plan_attempt(other, Path("/")).key != plan_attempt(config, Path("/")).key
+
+
+def test_shortest_deadline_leaves_the_driver_time(read_config: Any) -> None:
+    head = pods(built(read_config("cluster.deadline_minutes=2")))[0]
+    env = {entry["name"]: entry.get("value") for entry in head["containers"][0]["env"]}
+    assert env["EORAY_DEADLINE_S"] == "60"
+    with pytest.raises(ConfigError, match=r"cluster\.deadline_minutes: .* 2"):
+        read_config("cluster.deadline_minutes=1")
 
 
 def test_rayjob_tells_where_its_record_lies_and_how_the_bucket_is_reached(
