@@ -47,6 +47,12 @@ def _nothing_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eoray.run.last_seen.keep_view", lambda *_, **__: "")
 
 
+@pytest.fixture(autouse=True)
+def _no_operator_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests set the status themselves, where they need one."""
+    monkeypatch.setattr("eoray.k8s.follow._VERDICT_S", 0.0)
+
+
 @pytest.fixture
 def api() -> Iterator[FakeApi]:
     with serve(FakeApi()) as fake:

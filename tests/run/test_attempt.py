@@ -74,6 +74,17 @@ def test_success_is_recorded_with_its_start_and_what_made_it(paths: RunPaths) ->
     assert (folder_of(paths) / "run.yaml").read_text() == "version: 1\n"
 
 
+def test_success_that_cannot_be_recorded_is_none(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"), hold_attempt(paths, FIRST):
+        monkeypatch.setattr("eoray.storage.write_json", refuse)
+    assert record_of(paths)["status"] == "running"
+
+
 def test_failure_is_recorded_and_raised(paths: RunPaths) -> None:
     with pytest.raises(ValueError, match="bad"), hold_attempt(paths, FIRST):
         raise ValueError("bad")
