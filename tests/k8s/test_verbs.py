@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+import eoray
 from eoray.buckets import bucket_of, use_buckets
 from eoray.cli import main
 from eoray.config import RunConfig, config_key, parse_config
+from eoray.k8s.records import Recorded
 from eoray.k8s.states import State
 from eoray.run.record import RunPaths
 from tests.k8s.conftest import RUN_FILE
@@ -140,6 +142,19 @@ def test_detached_submission_waits_for_the_operators_verdict(
     code, out, _ = verb("submit", run_file, "--detach")
     assert code == 2
     assert out.endswith("  invalid: bad\n")
+
+
+def test_run_that_is_done_by_its_record_alone_is_said_to_be(
+    api: FakeApi, verb: Verb, run_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = Recorded(3, is_done=True)
+    monkeypatch.setattr("eoray.k8s.submit.find_recorded", lambda *_: done)
+    code, out, _ = verb("submit", run_file, "--json")
+    found = json.loads(out)
+    assert (code, found["what"], found["state"], found["attempt"]) == (0, "done", "succeeded", 3)
+    assert api.names("rayjobs") == []
+    job = eoray.submit(run_file)
+    assert (job.status().word, job.wait().word) == ("succeeded", "succeeded")
 
 
 def test_wait_that_takes_too_long_is_exit_3(verb: Verb, run_file: Path) -> None:
