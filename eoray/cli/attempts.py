@@ -73,9 +73,9 @@ def wait(
 
     def action() -> Result:
         job = _find(name, namespace, context)
-        job.wait(timeout, tell=say)
+        state = job.wait(timeout, tell=say)
         keep_view(job)
-        return _summary(job)
+        return job.outcome(state)
 
     run_verb(action, text=_line, as_json=as_json, debug=debug, ends=end_of)
 
@@ -116,11 +116,7 @@ def cancel(
 
     def action() -> Result:
         job = _find(name, namespace, context)
-        state = job.cancel(tell=say)
-        found = job.cluster.rayjob(job.name)
-        if found is None:
-            return {"name": job.name, "state": state.word, "line": state.word}
-        return _summary(job)
+        return job.outcome(job.cancel(tell=say))
 
     run_verb(action, text=_line, as_json=as_json, debug=debug)
 

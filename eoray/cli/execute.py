@@ -89,6 +89,7 @@ def attempt_of(run: Run) -> AbstractContextManager[None]:
     attempt = AttemptInfo(
         name,
         ray_cluster=os.environ.get("EORAY_RAY_CLUSTER", ""),
+        submission=os.environ.get("EORAY_SUBMISSION", ""),
         image=run.config.cluster.image or "",
         deadline_s=float(seconds) if seconds else None,
         pod=Pod(Path(folder)) if folder else None,

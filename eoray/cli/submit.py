@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from eoray.config import RunConfig
     from eoray.k8s.healing import Healing
     from eoray.k8s.job import Job
+    from eoray.k8s.states import State
     from eoray.k8s.window import Window
 
 
@@ -173,8 +174,6 @@ def _follow(jobs: Iterator[Job], *, detach: bool, quiet: bool) -> tuple[Result, 
     Returns:
         (the last of them, whether it was followed to its end).
     """
-    from eoray.k8s.job import summary
-
     result: dict[str, Any] = {}
     ended = True
     for job in jobs:
@@ -182,8 +181,8 @@ def _follow(jobs: Iterator[Job], *, detach: bool, quiet: bool) -> tuple[Result, 
         say(f"{job.name}: {what}")
         if what == "checked":
             return {"what": what, "name": job.name, "line": "checked; nothing was created"}, True
-        ended = what == "done" or (not detach and _is_followed(job, quiet=quiet))
-        result = {"what": what, **summary(job.describe())}
+        state = _follow_one(job, detach=detach or what == "done", quiet=quiet)
+        result, ended = {"what": what, **job.outcome(state)}, state.is_finished
         if not ended:
             break
         if what != "done":
@@ -191,17 +190,18 @@ def _follow(jobs: Iterator[Job], *, detach: bool, quiet: bool) -> tuple[Result, 
     return result, ended
 
 
-def _is_followed(job: Job, *, quiet: bool) -> bool:
-    """Follow an attempt to its end; False where Ctrl-C left it."""
+def _follow_one(job: Job, *, detach: bool, quiet: bool) -> State:
+    """Follow an attempt to its end, or to the operator's verdict, or until Ctrl-C leaves it."""
     try:
-        job.follow(tell=say, line=(lambda _: None) if quiet else say)
+        if detach:
+            return job.verdict(tell=say)
+        return job.follow(tell=say, line=(lambda _: None) if quiet else say)
     except KeyboardInterrupt:
         say(
             f"detached: {job.name} goes on; follow it again with `eoray logs --follow "
             f"{job.name}`, end it with `eoray cancel {job.name}`"
         )
-        return False
-    return True
+    return job.status()
 
 
 def _bounds(config: RunConfig, stages: Sequence[str], *, phases: bool) -> list[str]:
@@ -226,14 +226,13 @@ def _lease(*, wait: bool, take_over: bool) -> list[str]:
 def _look_at_lease(config: RunConfig, folder: Path) -> None:
     """Refuse a store that another run writes; where it is not seen from here, the driver does."""
     from eoray.buckets import use_buckets
-    from eoray.config import config_key
-    from eoray.k8s.submit import with_pod_paths
+    from eoray.config import config_key, with_absolute_paths
     from eoray.run.lease import check_free
 
     if config.run.lease != "refuse":
         return
     use_buckets({url: section.bucket() for url, section in config.storage.items()})
-    sent = with_pod_paths(config, folder)  # what the driver's lease is named after
+    sent = with_absolute_paths(config, folder)  # what the driver's lease is named after
     why = check_free(sent.store, config_key(sent))
     if why:
         say(f"whether another run writes the store is left to the driver: {why}")

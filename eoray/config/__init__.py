@@ -11,6 +11,7 @@ from eoray.config.load import (
     local_paths,
     parse_config,
     run_file_schema,
+    with_absolute_paths,
 )
 from eoray.config.models import STAGES, FallbackSection, MaskSection, RunConfig
 from eoray.config.template import write_template
@@ -29,5 +30,6 @@ __all__ = [
     "parse_config",
     "resolve_path",
     "run_file_schema",
+    "with_absolute_paths",
     "write_template",
 ]

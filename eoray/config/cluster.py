@@ -61,6 +61,8 @@ class WorkerGroup(Placement):
     """Pods of one kind."""
 
     name: Annotated[str, Field(pattern=GROUP_PATTERN)] = "readers"
+    image: str | None = None
+    """Image of these pods, with the Ray and Python of the head's; none given: that of the head."""
     cpu: Positive = 4.0
     memory_gi: Positive = 16.0
     """Request and limit, shared memory included."""
@@ -157,7 +159,7 @@ class ClusterSection(Section):
     ray_cluster: Name | None = None
     """A RayCluster that stays and carries out the run; none given: one of the run's own."""
     image: str | None = None
-    """Image of head and workers, best by digest (``...@sha256:...``)."""
+    """Image of head and workers, best by digest (``...@sha256:...``); groups may name others."""
     ray_version: str | None = None
     """Ray of the image; none given: that of the machine that submits."""
     pull_secrets: tuple[Name, ...] = ()
@@ -175,8 +177,9 @@ class ClusterSection(Section):
     submit: SubmitSection = SubmitSection()
     autoscale: bool = True
     """Start and end pods as there is work; needs the rights that KubeRay gives the head."""
-    deadline_minutes: Count = 720
-    """The run is ended after this time, counted from the start of its driver."""
+    deadline_minutes: Annotated[int, Field(ge=2)] = 720
+    """The run is ended after this time, counted from the start of its driver, which ends by itself
+    a minute before."""
     start_minutes: Count = 30
     """The run is ended when its pods have not started by then."""
     keep_seconds: Annotated[int, Field(ge=0, le=60)] = 60

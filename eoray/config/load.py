@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,19 @@ from eoray.errors import ConfigError
 
 _BESIDE_MODEL = ("include", "vars")
 """Keys of the file that are worked off before the sections are checked."""
+
+_PATHS = (
+    "aoi",
+    "source.catalog",
+    "source.fallback[].catalog",
+    "store",
+    "cube.dem",
+    "cube.mask.weights[].path",
+    "fit.labels",
+    "predict.model",
+    "assess.reference",
+)
+"""Keys whose texts are paths or URLs; ``[]``: in each of a list."""
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -82,26 +95,42 @@ def _drop_later_defaults(content: dict[str, Any]) -> None:
 
 def local_paths(config: RunConfig, folder: str | Path) -> dict[str, str]:
     """Absolute paths of this machine that the run names, by their key; URLs are left out."""
-    named = {
-        "aoi": config.aoi,
-        "source.catalog": config.source.catalog,
-        "store": config.store,
-        "cube.dem": config.cube.dem,
-        "fit.labels": config.fit.labels,
-        "predict.model": config.predict.model,
-        "assess.reference": config.assess.reference,
-        **{
-            f"source.fallback[{number}].catalog": other.catalog
-            for number, other in enumerate(config.source.fallback)
-        },
-    }
-    for i, weights in enumerate(config.cube.mask.weights):
-        named[f"cube.mask.weights[{i}].path"] = weights.path
-    return {
-        key: resolve_path(path, folder)
-        for key, path in named.items()
-        if isinstance(path, str) and not is_url(path)
-    }
+    found: dict[str, str] = {}
+
+    def note(key: str, path: str) -> str:
+        if not is_url(path):
+            found[key] = resolve_path(path, folder)
+        return path
+
+    _change_paths(config, note)
+    return found
+
+
+def with_absolute_paths(config: RunConfig, folder: str | Path) -> RunConfig:
+    """The same run for a file in another folder: no path starts at the run file's any more."""
+    return _change_paths(config, lambda _, path: resolve_path(path, folder))
+
+
+def _change_paths(config: RunConfig, change: Callable[[str, str], str]) -> RunConfig:
+    """Replace each path and URL by what ``change`` makes of its key and itself."""
+    for key in _PATHS:
+        config = _change_at(config, key.split("."), "", change)
+    return config
+
+
+def _change_at(
+    part: Any, steps: Sequence[str], above: str, change: Callable[[str, str], str]
+) -> Any:
+    if not steps:
+        return change(above, part) if isinstance(part, str) else part
+    name, rest = steps[0].removesuffix("[]"), steps[1:]
+    old, key = getattr(part, name), f"{above}.{name}".removeprefix(".")
+    if steps[0].endswith("[]"):
+        parts = enumerate(old)
+        new = tuple(_change_at(one, rest, f"{key}[{i}]", change) for i, one in parts)
+    else:
+        new = _change_at(old, rest, key, change)
+    return part if new == old else part.model_copy(update={name: new})
 
 
 def run_file_schema() -> dict[str, Any]:

@@ -198,7 +198,7 @@ def _budgets(cluster: Cluster, now: datetime) -> Iterator[Finding]:
 
     def judge(found: dict[str, Any]) -> Finding:
         ours = [item for item in found["items"] if _is_ours(item)]
-        old = [item["metadata"]["name"] for item in ours if _outlives(item, now)]
+        old = [_run_of(item) for item in ours if _outlives(item, now)]
         if not old:
             return Finding("disruption", "ok", f"{len(ours)} heads protected, none beyond its time")
         return Finding(
@@ -212,6 +212,13 @@ def _budgets(cluster: Cluster, now: datetime) -> Iterator[Finding]:
 
 def _is_ours(budget: dict[str, Any]) -> bool:
     return LIFE in budget["metadata"].get("annotations", {})
+
+
+def _run_of(budget: dict[str, Any]) -> str:
+    """The attempt that owns a budget: what the remedy's verbs know."""
+    metadata = budget["metadata"]
+    owners = metadata.get("ownerReferences") or [metadata]
+    return str(owners[0]["name"])
 
 
 def _outlives(budget: dict[str, Any], now: datetime) -> bool:

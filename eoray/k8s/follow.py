@@ -12,13 +12,16 @@ from eoray.k8s.client import Cluster
 from eoray.k8s.patience import Patience
 from eoray.k8s.pods import HEAD
 from eoray.k8s.refusals import ForbiddenError
-from eoray.k8s.states import State, state_of
+from eoray.k8s.states import State, state_of, state_of_gone
 
 _POD_PREFIX = 50
 """Letters of a cluster's name in those of its pods."""
 
 _EXPLAIN_AFTER_S = 10.0
 """A run that has not started by then is explained."""
+
+_VERDICT_S = 10.0
+"""An operator that works takes a RayJob on, or refuses it, within this time."""
 
 
 class WaitTimeoutError(ClusterError, TimeoutError):
@@ -48,23 +51,25 @@ def wait_for_end(
         clock: Seconds.
         wait: Called with seconds between questions.
 
+    Returns:
+        How it ended. One that somebody deleted has ended too, and is not to be tried again.
+
     Raises:
         WaitTimeoutError: It has not ended by then.
-        ClusterError: It is gone.
+        ClusterError: The cluster stays away, or a right is missing.
     """
     begun, told, patience = clock(), "", Patience(tell, clock=clock)
-    word, line = "unknown", ""
+    word, line, last = "unknown", "", dict[str, Any]()
     while True:
         state = None
         with patience.bear():
             rayjob = cluster.rayjob(name)
-            if rayjob is None:
-                raise ClusterError(f"attempt {name!r} is gone: somebody deleted it")
-            state = state_of(rayjob)
-            word, line = state.word, describe(state)
-            on_poll(rayjob)
+            state = state_of_gone(last) if rayjob is None else state_of(rayjob)
+            word, line, last = state.word, describe(state), rayjob or last
+            if rayjob is not None:
+                on_poll(rayjob)
             if word in ("pending", "queued", "invalid") and clock() - begun > _EXPLAIN_AFTER_S:
-                line = "; ".join([line, *explain(cluster, rayjob)])
+                line = "; ".join([line, *explain(cluster, last)])
         if line != told:
             tell(line)
             told = line
@@ -76,6 +81,38 @@ def wait_for_end(
                 f"`eoray wait {name}` waits again"
             )
         wait(patience.pause_s)
+
+
+def wait_for_verdict(
+    cluster: Cluster,
+    name: str,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+    wait: Callable[[float], None] = time.sleep,
+) -> State:
+    """Wait until the operator has taken an attempt on or refused it, ten seconds at most.
+
+    Args:
+        cluster: Where it is.
+        name: Of the RayJob.
+        tell: Called where the operator says nothing.
+        wait: Called with seconds between questions.
+    """
+    waited = 0.0
+    while True:
+        rayjob = cluster.rayjob(name)
+        if rayjob is None:
+            return state_of_gone({})
+        if (rayjob.get("status") or {}).get("jobDeploymentStatus"):
+            return state_of(rayjob)
+        if waited >= _VERDICT_S:
+            tell(
+                f"the KubeRay operator has said nothing of {name} for {waited:g} s; `eoray doctor` "
+                f"looks for it, `eoray status {name}` tells when it has"
+            )
+            return state_of(rayjob)
+        wait(1.0)
+        waited += 1.0
 
 
 def describe(state: State) -> str:

@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Any
 from eoray.errors import ClusterError
 from eoray.k8s.client import Cluster, connect
 from eoray.k8s.end import cancel_attempt, delete_attempt
-from eoray.k8s.follow import HeadLog, describe, explain, images_of, wait_for_end, warnings_of
-from eoray.k8s.names import ATTEMPT, NAME, PART_OF, RECORD, RUN, STORAGE
+from eoray.k8s.follow import (
+    HeadLog,
+    describe,
+    explain,
+    images_of,
+    wait_for_end,
+    wait_for_verdict,
+    warnings_of,
+)
+from eoray.k8s.names import ATTEMPT, NAME, PART_OF, RECORD, RUN, STORAGE, split_attempt
 from eoray.k8s.patience import Patience
 from eoray.k8s.phases import split_phases
-from eoray.k8s.states import State, state_of
+from eoray.k8s.states import State, state_of, state_of_gone
 from eoray.k8s.submit import Submission, find_attempt, plan_attempt, submit_run
 from eoray.k8s.window import Window, move_window
 
@@ -36,8 +44,9 @@ class Job:
     """What became of the submission that this object comes from."""
 
     def status(self) -> State:
-        """Its state now."""
-        return state_of(self.describe())
+        """Its state now; ``deleted`` where it is gone."""
+        found = self.cluster.rayjob(self.name)
+        return self._done or state_of_gone({}) if found is None else state_of(found)
 
     def describe(self) -> dict[str, Any]:
         """The RayJob object.
@@ -97,7 +106,28 @@ class Job:
         Raises:
             WaitTimeoutError: It has not ended by then.
         """
-        return wait_for_end(self.cluster, self.name, timeout_s=timeout, tell=tell)
+        return self._done or wait_for_end(self.cluster, self.name, timeout_s=timeout, tell=tell)
+
+    def verdict(self, *, tell: Callable[[str], None] = lambda _: None) -> State:
+        """Wait until the operator has taken it on or refused it, ten seconds at most.
+
+        Args:
+            tell: Called where the operator says nothing.
+        """
+        return self._done or wait_for_verdict(self.cluster, self.name, tell=tell)
+
+    def outcome(self, state: State) -> dict[str, Any]:
+        """Its summary; of one that is gone, its name and the state that is known of it.
+
+        Args:
+            state: What is known; an end stands, whoever has the name by now.
+        """
+        found = self.cluster.rayjob(self.name)
+        if found is not None:
+            return summary(found, state if state.is_finished else None)
+        key, number = split_attempt(self.name) or ("", 0)
+        labels = {RUN: key, ATTEMPT: str(number)}
+        return summary({"metadata": {"name": self.name, "labels": labels}}, state)
 
     def logs(
         self, *, follow: bool = False, tell: Callable[[str], None] = lambda _: None
@@ -108,13 +138,13 @@ class Job:
             follow: Go on until the end.
             tell: Called when the cluster stays away for a while.
         """
-        log, patience = HeadLog(self.cluster), Patience(tell)
+        log, patience, is_seen = HeadLog(self.cluster), Patience(tell), False
         while True:
             ended, lines = False, list[str]()
             with patience.bear():
-                rayjob = self.describe()
-                lines = list(log.read(rayjob))
-                ended = state_of(rayjob).is_finished
+                rayjob = self.cluster.rayjob(self.name) if is_seen else self.describe()
+                is_seen, ended = True, rayjob is None or state_of(rayjob).is_finished
+                lines = [] if rayjob is None else list(log.read(rayjob))
             yield from lines
             if not follow or ended:
                 return
@@ -147,6 +177,12 @@ class Job:
     def delete(self) -> bool:
         """Delete it and its pods; False where it was gone already."""
         return delete_attempt(self.cluster, self.name)
+
+    @property
+    def _done(self) -> State | None:
+        """The success that its submission found, perhaps by its record alone."""
+        made = self.submission
+        return made.state if made is not None and made.what == "done" else None
 
 
 def submit(  # noqa: PLR0913 - one submission, and all that may be said about it
@@ -251,15 +287,20 @@ def list_jobs(section: ClusterSection) -> list[dict[str, Any]]:
         ``name, run, key, attempt, state, reason, created`` of each.
     """
     found = connect(section).rayjobs(f"{PART_OF}=eoray")
-    return [_row(rayjob) for rayjob in found]
+    return [_row(rayjob, state_of(rayjob)) for rayjob in found]
 
 
-def summary(rayjob: dict[str, Any]) -> dict[str, Any]:
-    """An attempt as plain values."""
-    state = state_of(rayjob)
+def summary(rayjob: dict[str, Any], state: State | None = None) -> dict[str, Any]:
+    """An attempt as plain values.
+
+    Args:
+        rayjob: The object.
+        state: Where another one is known than the object's.
+    """
+    state = state or state_of(rayjob)
     status = rayjob.get("status") or {}
     return {
-        **_row(rayjob),
+        **_row(rayjob, state),
         "finished": state.is_finished,
         "exit_code": state.exit_code if state.is_finished else None,
         "message": state.message,
@@ -270,8 +311,8 @@ def summary(rayjob: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _row(rayjob: dict[str, Any]) -> dict[str, Any]:
-    metadata, state = rayjob["metadata"], state_of(rayjob)
+def _row(rayjob: dict[str, Any], state: State) -> dict[str, Any]:
+    metadata = rayjob["metadata"]
     labels = metadata.get("labels", {})
     return {
         "name": metadata["name"],

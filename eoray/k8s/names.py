@@ -30,6 +30,8 @@ CANCELLED = "eoray.dev/cancelled"
 """Annotation: when and by whom the run was cancelled."""
 RECORD = "eoray.dev/record"
 """Annotation: where the attempt's record lies, beside the outputs."""
+SUBMISSION = "eoray.dev/submission"
+"""Annotation: tells an attempt from one that had its name before and was deleted."""
 STORAGE = "eoray.dev/storage"
 """Annotation: how that bucket is reached, where the run file says it."""
 
@@ -59,6 +61,11 @@ def run_key(config: RunConfig, image: str, stages: Sequence[str] = (), *, work: 
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
     end = f"-{work}" if work else ""
     return f"{name[: _SLUG - len(end)].rstrip('-')}{end}-{digest}"
+
+
+def attempts_folder(config: RunConfig) -> str:
+    """Where the attempts of a run leave their records; the layout is ``RunPaths.attempts``'s."""
+    return f"{config.store.rstrip('/')}/_eoray/runs/{config_key(config)}/attempts"
 
 
 def attempt_name(key: str, number: int) -> str:

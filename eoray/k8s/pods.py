@@ -111,8 +111,11 @@ def _template(
 ) -> dict[str, Any]:
     volumes, mounts = _volumes(cluster, part, config_map)
     resources: dict[str, str] = {"cpu": _cpu(part.cpu), "memory": _memory(part.memory_gi)}
-    if isinstance(part, WorkerGroup) and part.gpus:
-        resources[GPU] = str(part.gpus)
+    image = cluster.image
+    if isinstance(part, WorkerGroup):
+        image = part.image or image
+        if part.gpus:
+            resources[GPU] = str(part.gpus)
     return {
         "metadata": {"labels": dict(labels)},
         "spec": {
@@ -127,7 +130,7 @@ def _template(
             "containers": [
                 {
                     "name": container,
-                    "image": cluster.image,
+                    "image": image,
                     "imagePullPolicy": "IfNotPresent",
                     "env": [
                         *({"name": k, "value": v} for k, v in sorted(env.items())),

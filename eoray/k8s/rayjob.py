@@ -21,7 +21,9 @@ from eoray.k8s.names import (
     RUN,
     SCHEDULE,
     STORAGE,
+    SUBMISSION,
     attempt_name,
+    attempts_folder,
 )
 from eoray.k8s.network import network_environment
 from eoray.k8s.pods import (
@@ -61,11 +63,18 @@ class Attempt:
     ray_version: str = ""
     heal: Healing | None = None
     """Read again what could not be read, instead of running stages."""
+    submission: str = ""
+    """Tells it from one of the same name that was deleted; "" where it is only looked at."""
 
     @property
     def name(self) -> str:
-        """Of the RayJob and of its ConfigMap."""
+        """Of the RayJob."""
         return attempt_name(self.key, self.number)
+
+    @property
+    def owned(self) -> str:
+        """Of what the RayJob owns: what a deleted one owned stays for seconds, under its name."""
+        return f"{self.name}-{self.submission}" if self.submission else self.name
 
     @property
     def labels(self) -> dict[str, str]:
@@ -109,12 +118,10 @@ def build_rayjob(attempt: Attempt, namespace: str) -> dict[str, Any]:
 
 def _record(attempt: Attempt) -> dict[str, str]:
     """Where the record is, for those who know the attempt's name alone."""
-    from eoray.config import config_key
-
     config = attempt.config
-    # the layout is RunPaths.attempt's, of the driver's side
-    folder = f"_eoray/runs/{config_key(config)}/attempts/{attempt.name}"
-    found = {RECORD: f"{config.store.rstrip('/')}/{folder}"}
+    found = {RECORD: f"{attempts_folder(config)}/{attempt.name}"}
+    if attempt.submission:
+        found[SUBMISSION] = attempt.submission
     sections = [s for url, s in config.storage.items() if f"{config.store}/".startswith(f"{url}/")]
     if sections:
         found[STORAGE] = sections[0].model_dump_json(exclude_defaults=True)
@@ -158,6 +165,7 @@ def _driver_environment(attempt: Attempt) -> dict[str, str]:
         # held against the image's own by the driver
         "EORAY_SUBMITTER": version("eoray"),
         "EORAY_RAY_VERSION": attempt.ray_version,
+        **({"EORAY_SUBMISSION": attempt.submission} if attempt.submission else {}),
         "EORAY_DEADLINE_S": str(attempt.config.cluster.deadline_minutes * 60 - _OWN_DEADLINE_S),
         # the container's own standard output: what `kubectl logs` and log collectors read
         "EORAY_LOG_COPY": "/proc/1/fd/1",
@@ -207,7 +215,7 @@ def _owned(attempt: Attempt, rayjob: Mapping[str, Any]) -> dict[str, Any]:
         "uid": rayjob["metadata"]["uid"],
     }
     return {
-        "name": attempt.name,
+        "name": attempt.owned,
         "namespace": rayjob["metadata"]["namespace"],
         "labels": attempt.labels,
         "ownerReferences": [owner],
@@ -260,7 +268,7 @@ def _ray_cluster(attempt: Attempt) -> dict[str, Any]:
         "authOptions": {"mode": "token"},
         "headGroupSpec": {
             "rayStartParams": start_parameters(cluster.head),
-            "template": head_template(cluster, attempt.name, labels, head_env),
+            "template": head_template(cluster, attempt.owned, labels, head_env),
         },
         "workerGroupSpecs": [
             _worker_group(attempt, group, env) for group in attempt.config.cluster.workers
@@ -290,7 +298,7 @@ def _worker_group(attempt: Attempt, group: WorkerGroup, env: Mapping[str, str]) 
         "minReplicas": fewest,
         "maxReplicas": group.max,
         "rayStartParams": start_parameters(group),
-        "template": worker_template(cluster, group, attempt.name, attempt.labels, env),
+        "template": worker_template(cluster, group, attempt.owned, attempt.labels, env),
     }
     if cluster.autoscale:
         described["idleTimeoutSeconds"] = group.idle_seconds

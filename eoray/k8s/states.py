@@ -15,7 +15,7 @@ from eoray.k8s.names import CANCELLED
 
 Word = Literal[
     "pending", "queued", "running", "succeeded", "failed", "invalid", "stopped", "cancelling",
-    "cancelled", "deleting", "unknown",
+    "cancelled", "deleting", "deleted", "unknown",
 ]  # fmt: skip
 
 DEPLOYMENT = (
@@ -28,7 +28,7 @@ JOB = ("", "PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED")
 """``jobStatus`` of KubeRay 1.7, which passes on Ray's."""
 
 _EXIT: dict[Word, int] = {
-    "succeeded": 0, "failed": 1, "stopped": 1, "invalid": 2, "cancelled": 5,
+    "succeeded": 0, "failed": 1, "stopped": 1, "invalid": 2, "cancelled": 5, "deleted": 5,
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ class State:
 
     @property
     def exit_code(self) -> int:
-        """0 done, 1 failed, 2 refused, 5 cancelled; of an unfinished one 1."""
+        """0 done, 1 failed, 2 refused, 5 cancelled or deleted; of an unfinished one 1."""
         return _EXIT.get(self.word, 1)
 
 
@@ -62,6 +62,17 @@ def state_of(rayjob: Mapping[str, Any]) -> State:
         is_deleted="deletionTimestamp" in metadata,
     )
     return State(word, str(status.get("reason", "")), str(status.get("message", "")))
+
+
+def state_of_gone(last: Mapping[str, Any]) -> State:
+    """Tell the state of an attempt whose RayJob is gone before it had ended.
+
+    Args:
+        last: The RayJob as it was last seen; empty where it never was.
+    """
+    annotations = last.get("metadata", {}).get("annotations") or {}
+    word: Word = "cancelled" if CANCELLED in annotations else "deleted"
+    return State(word, message="its RayJob is gone; what it committed and its record stay")
 
 
 def resolve_word(deployment: str, job: str, *, is_cancelled: bool, is_deleted: bool) -> Word:

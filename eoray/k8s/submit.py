@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -10,20 +11,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eoray.config import resolve_path
+from eoray.config import with_absolute_paths
 from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.k8s.checks import check_rayjob, check_run, try_pods, warn_of_tag
 from eoray.k8s.client import Cluster
 from eoray.k8s.existing import adopt_cluster
 from eoray.k8s.forecast import most_cpus
-from eoray.k8s.names import ATTEMPT, RUN, run_key
+from eoray.k8s.names import ATTEMPT, RUN, SUBMISSION, attempt_name, run_key
 from eoray.k8s.nodes import check_gpus
 from eoray.k8s.rayjob import Attempt, build_budget, build_config_map, build_rayjob
+from eoray.k8s.records import find_recorded
 from eoray.k8s.refusals import AlreadyExistsError, ForbiddenError, RefusedError
 from eoray.k8s.states import State, state_of
 
 if TYPE_CHECKING:
-    from eoray.config import RunConfig
+    from eoray.config import ClusterSection, RunConfig
     from eoray.k8s.healing import Healing
 
 _ENDING = ("cancelling", "deleting")
@@ -80,30 +82,27 @@ def submit_run(  # noqa: PLR0913 - one submission, and all that may be said abou
     config = adopt_cluster(cluster, config, tell=tell)
     attempt = plan_attempt(config, folder, stages=stages, schedule=schedule, heal=heal)
     again = again or heal is not None
-    earlier = cluster.rayjobs(f"{RUN}={attempt.key}")
-    if earlier:
-        latest = max(earlier, key=_number)
-        state = state_of(latest)
-        goes_on = not state.is_finished and state.word not in _ENDING
-        if goes_on or (state.word == "succeeded" and not again):
-            what: Literal["attached", "done"] = "done" if state.is_finished else "attached"
-            if not dry_run:
-                _complete(cluster, replace(attempt, number=_number(latest)), latest, state, tell)
-            return Submission(latest["metadata"]["name"], attempt.key, what, state)
-        if not dry_run:
-            _wait_for_pods(cluster, attempt.key, tell, wait)
-            _wait_for_driver(cluster, latest, tell, wait)
-        attempt = replace(attempt, number=_number(latest) + 1)
+    # before the cluster is asked: what has a record by now is listed there, or was deleted
+    recorded = find_recorded(attempt.config, attempt.key)
+    latest = max(cluster.rayjobs(f"{RUN}={attempt.key}"), key=_number, default=None)
+    if latest is not None and _stands(state_of(latest), again=again):
+        return _attach(cluster, attempt, latest, tell, dry_run=dry_run)
+    number = 0 if latest is None else _number(latest)
+    if recorded is not None and recorded.number > number:
+        number = recorded.number
+        if recorded.is_done and not again:
+            state = State("succeeded", message="by its record; the cluster has forgotten it")
+            return Submission(attempt_name(attempt.key, number), attempt.key, "done", state)
+    if not dry_run:
+        _wait_for_pods(cluster, attempt.key, tell, wait)
+        _wait_for_driver(cluster, latest, tell, wait)
+    attempt = replace(attempt, number=number + 1, submission=secrets.token_hex(4))
     rayjob = build_rayjob(attempt, cluster.namespace)
     check_rayjob(rayjob)
     if config.cluster.ray_cluster is None:
         check_gpus(cluster, config.cluster, tell)
         warn_of_tag(config.cluster, tell)
-    cluster.create_rayjob(rayjob, dry_run=True)
-    try_pods(cluster, rayjob)
-    if dry_run:
-        return Submission(attempt.name, attempt.key, "checked", state_of(rayjob))
-    return _create(cluster, attempt, rayjob, tell)
+    return _create(cluster, attempt, rayjob, tell, dry_run=dry_run)
 
 
 def plan_attempt(
@@ -132,10 +131,10 @@ def plan_attempt(
             "was made of it; leave the stages out"
         )
     check_run(config, folder)
-    resolved = with_pod_paths(config, folder)
+    resolved = with_absolute_paths(config, folder)
     ray = config.cluster.ray_version or _own_ray()
     asked, work = (stages, "") if heal is None else (tuple(heal.words()), "heal")
-    key = run_key(resolved, config.cluster.image or "", asked, work=work)
+    key = run_key(resolved, _images(config.cluster), asked, work=work)
     return Attempt(key, 1, _with_workers(resolved), tuple(stages), schedule, ray, heal)
 
 
@@ -151,35 +150,54 @@ def prune_history(cluster: Cluster, key: str, keep: int) -> list[str]:
     return [name for name in names if cluster.delete_rayjob(name)]
 
 
+def _stands(state: State, *, again: bool) -> bool:
+    """Whether an attempt is what is asked for: it goes on, or is done."""
+    goes_on = not state.is_finished and state.word not in _ENDING
+    return goes_on or (state.word == "succeeded" and not again)
+
+
+def _attach(
+    cluster: Cluster,
+    attempt: Attempt,
+    rayjob: Mapping[str, Any],
+    tell: Callable[[str], None],
+    *,
+    dry_run: bool,
+) -> Submission:
+    """Attach to an attempt that is there, and make what a submitter which died left out."""
+    metadata, state = rayjob["metadata"], state_of(rayjob)
+    if not (dry_run or state.is_finished):  # looking first needs a right more
+        token = (metadata.get("annotations") or {}).get(SUBMISSION, "")
+        there = replace(attempt, number=_number(rayjob), submission=token)
+        _add_owned(cluster, there, rayjob, tell)
+    what: Literal["attached", "done"] = "done" if state.word == "succeeded" else "attached"
+    return Submission(metadata["name"], attempt.key, what, state)
+
+
 def _create(
-    cluster: Cluster, attempt: Attempt, rayjob: dict[str, Any], tell: Callable[[str], None]
+    cluster: Cluster,
+    attempt: Attempt,
+    rayjob: dict[str, Any],
+    tell: Callable[[str], None],
+    *,
+    dry_run: bool,
 ) -> Submission:
     """RayJob first, then what it owns: pods wait for their run file, nothing is left behind."""
     try:
+        cluster.create_rayjob(rayjob, dry_run=True)
+        try_pods(cluster, rayjob)
+        if dry_run:
+            return Submission(attempt.name, attempt.key, "checked", state_of(rayjob))
         made = cluster.create_rayjob(rayjob)
-    except AlreadyExistsError:
+    except AlreadyExistsError:  # another submitter was faster
         there = cluster.rayjob(attempt.name)
         if there is None:
             raise
-        state = state_of(there)
-        _complete(cluster, attempt, there, state, tell)
-        return Submission(attempt.name, attempt.key, "attached", state)
+        return _attach(cluster, attempt, there, tell, dry_run=dry_run)
     _add_owned(cluster, attempt, made, tell)
     with suppress(ForbiddenError):  # schedules may submit, not delete
         prune_history(cluster, attempt.key, attempt.config.cluster.history)
     return Submission(attempt.name, attempt.key, "created", state_of(made))
-
-
-def _complete(
-    cluster: Cluster,
-    attempt: Attempt,
-    rayjob: Mapping[str, Any],
-    state: State,
-    tell: Callable[[str], None],
-) -> None:
-    """Make what a submitter which died left out; looking first needs a right more."""
-    if not state.is_finished:
-        _add_owned(cluster, attempt, rayjob, tell)
 
 
 def _add_owned(
@@ -210,8 +228,10 @@ def _protect_head(
 def _wait_for_pods(
     cluster: Cluster, key: str, tell: Callable[[str], None], wait: Callable[[float], None]
 ) -> None:
-    waited = 0.0
-    while pods := [p for p in cluster.pods(f"{RUN}={key}") if not _is_over(p)]:
+    """Wait for pods that there are now; those of a submitter that is faster are not waited for."""
+    waited, pods = 0.0, _live_pods(cluster, key)
+    clusters = {_cluster_of(pod) for pod in pods}
+    while pods:
         names = ", ".join(pod["metadata"]["name"] for pod in pods[:3])
         if waited >= _PODS_END_S:
             raise ConflictError(
@@ -222,16 +242,25 @@ def _wait_for_pods(
             tell(f"waiting for the pods of the earlier attempt to end: {names}")
         wait(3.0)
         waited += 3.0
+        pods = [pod for pod in _live_pods(cluster, key) if _cluster_of(pod) in clusters]
+
+
+def _live_pods(cluster: Cluster, key: str) -> list[dict[str, Any]]:
+    return [pod for pod in cluster.pods(f"{RUN}={key}") if not _is_over(pod)]
+
+
+def _cluster_of(pod: Mapping[str, Any]) -> str:
+    return str((pod["metadata"].get("labels") or {}).get("ray.io/cluster", ""))
 
 
 def _wait_for_driver(
     cluster: Cluster,
-    rayjob: dict[str, Any],
+    rayjob: dict[str, Any] | None,
     tell: Callable[[str], None],
     wait: Callable[[float], None],
 ) -> None:
     """Wait for the end of an attempt that has no pods of its own and was asked to stop."""
-    if "clusterSelector" not in rayjob["spec"]:
+    if rayjob is None or "clusterSelector" not in rayjob["spec"]:
         return
     name, waited = rayjob["metadata"]["name"], 0.0
     while (found := cluster.rayjob(name)) is not None and not state_of(found).is_finished:
@@ -254,6 +283,12 @@ def _number(rayjob: Mapping[str, Any]) -> int:
     return int(rayjob["metadata"]["labels"][ATTEMPT])
 
 
+def _images(cluster: ClusterSection) -> str:
+    """What decides results beside the run file; groups count where they name one of their own."""
+    groups = [group.image for group in cluster.workers if group.image and not cluster.ray_cluster]
+    return " ".join(dict.fromkeys([cluster.image or "", *groups]))
+
+
 def _own_ray() -> str:
     try:
         return version("ray")
@@ -270,25 +305,6 @@ def _with_workers(config: RunConfig) -> RunConfig:
         return config
     run = config.run.model_copy(update={"workers": most_cpus(config.cluster)})
     return config.model_copy(update={"run": run})
-
-
-def with_pod_paths(config: RunConfig, folder: Path) -> RunConfig:
-    """The run file with absolute paths: in a pod it lies in another folder."""
-
-    def seen(path: Any) -> Any:
-        return resolve_path(path, folder) if isinstance(path, str) else path
-
-    source = config.source.model_copy(update={"catalog": seen(config.source.catalog)})
-    return config.model_copy(
-        update={
-            "aoi": seen(config.aoi),
-            "source": source,
-            "store": seen(config.store),
-            "fit": config.fit.model_copy(update={"labels": seen(config.fit.labels)}),
-            "predict": config.predict.model_copy(update={"model": seen(config.predict.model)}),
-            "assess": config.assess.model_copy(update={"reference": seen(config.assess.reference)}),
-        }
-    )
 
 
 def find_attempt(cluster: Cluster, name: str) -> dict[str, Any]:

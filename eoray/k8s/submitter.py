@@ -183,7 +183,8 @@ def build_run_file(
 
 def images_of(cluster: ClusterSection) -> list[str]:
     """Every image that a run of this section needs, for mirrors; those of KubeRay are its own."""
-    return sorted({image for image in (cluster.image, _submit_image(cluster)) if image})
+    groups = (group.image for group in cluster.workers)
+    return sorted({image for image in (cluster.image, _submit_image(cluster), *groups) if image})
 
 
 def _job_spec(

@@ -20,7 +20,8 @@ from eoray.cube import store
 from eoray.errors import EorayError, StoreError
 from eoray.log import get_logger
 from eoray.masking import mask
-from eoray.run.driver_log import keep_log
+from eoray.run.driver_log import LOG, OLDER_LOG, keep_log
+from eoray.run.last_seen import VIEW
 from eoray.run.lease import FENCE
 from eoray.run.pod import Pod
 from eoray.run.probe import probe_store
@@ -49,6 +50,8 @@ class AttemptInfo:
     name: str
     ray_cluster: str = ""
     """Another one means that the attempt was begun anew under its name: starts count anew."""
+    submission: str = ""
+    """Another one means that an attempt had this name before and was deleted."""
     image: str = ""
     """As the cluster was told; by digest where the run file has it."""
     deadline_s: float | None = None
@@ -88,6 +91,7 @@ def hold_attempt(
         with _driver_of(attempt.pod), stoppable(at_limit=record.end_by_force):
             with _said(attempt.name, secrets):
                 probe_store(paths.store)
+                record.set_aside()
             with (
                 keep_log(record.folder, secrets),
                 _said(attempt.name, secrets),
@@ -160,6 +164,23 @@ class _Record:
         self._paths, self._attempt, self._secrets, self._now = paths, attempt, secrets, now
         self._content: dict[str, Any] = {}
 
+    def set_aside(self) -> None:
+        """Keep what a deleted attempt of this name left, in a folder of its own.
+
+        Who submits often cannot read the store, so the cluster's count may begin anew.
+        """
+        ours = self._attempt.submission
+        earlier = storage.read_json(self._path) if ours and storage.exists(self._path) else {}
+        theirs = earlier.get("submission", "")
+        if not earlier or theirs == ours:
+            return
+        view = storage.join(self.folder, VIEW)
+        # of an attempt that goes on it may be ours already: nothing starts in silence
+        ended = storage.exists(view) and storage.read_json(view).get("finished", False)
+        # the record last: a driver that dies here leaves the rest to the next
+        for name in (RUN_FILE, LOG, OLDER_LOG, *([VIEW] if ended else []), RECORD):
+            _move(self.folder, f"{self.folder}.{theirs or 'before'}", name)
+
     @contextmanager
     def kept(self, run_file: str) -> Iterator[None]:
         """Write the start, then the end, whatever it is."""
@@ -196,6 +217,7 @@ class _Record:
         self._content = {
             "name": self._attempt.name,
             "run": self._paths.key,
+            "submission": self._attempt.submission,
             "image": self._attempt.image,
             "versions": versions(),
             **({"submitted_with": dict(self._attempt.told)} if self._attempt.told else {}),
@@ -217,6 +239,13 @@ class _Record:
             "items_hash": plan.get("items_hash", ""),
         }
         storage.write_json(self._path, self._content)
+
+
+def _move(folder: str, to: str, name: str) -> None:
+    url = storage.join(folder, name)
+    if storage.exists(url):
+        storage.write_bytes(storage.join(to, name), storage.read_bytes(url))
+        storage.delete(url)
 
 
 def _status(error: BaseException) -> str:

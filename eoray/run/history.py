@@ -43,7 +43,7 @@ class PastAttempt:
     def summary(self) -> dict[str, Any]:
         """As plain values, with the names that an attempt of a cluster has."""
         run, _, name = self.folder.rsplit("/", 2)
-        key, _, number = name.rpartition("-")
+        key, _, number = name.partition(".")[0].rpartition("-")
         starts, ended = self.record.get("starts", []), self.record.get("ended_at")
         state, code, reason = self._end()
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from eoray.config import RunConfig, parse_config
 from eoray.errors import ClusterError
 from eoray.k8s.client import Cluster
 from eoray.k8s.end import delete_attempt
+from eoray.k8s.names import SUBMISSION
 from eoray.k8s.rayjob import build_rayjob
 from eoray.k8s.refusals import RefusedError
 from eoray.k8s.submit import plan_attempt, submit_run
@@ -65,8 +67,10 @@ def play_operator(api: client.ApiClient, namespace: str, name: str, **status: st
 def test_every_field_that_is_sent_is_kept(cluster: Cluster, config: RunConfig) -> None:
     made = submit_run(cluster, config, Path("/"))
     kept = cluster.rayjob(made.name)
-    sent = build_rayjob(plan_attempt(config, Path("/")), cluster.namespace)
     assert kept is not None
+    token = kept["metadata"]["annotations"][SUBMISSION]
+    attempt = replace(plan_attempt(config, Path("/")), submission=token)
+    sent = build_rayjob(attempt, cluster.namespace)
     assert missing(sent["spec"], kept["spec"]) == []
 
 
@@ -125,7 +129,8 @@ def test_run_file_is_collected_with_its_attempt(
 
     def is_there() -> bool:
         found = client.CoreV1Api(api).list_namespaced_config_map(cluster.namespace)
-        return made.name in {str(item.metadata and item.metadata.name) for item in found.items}
+        names = [str(item.metadata and item.metadata.name) for item in found.items]
+        return any(name.startswith(made.name) for name in names)
 
     assert is_there()
     assert delete_attempt(cluster, made.name, timeout_s=60) is True
@@ -148,8 +153,8 @@ def test_head_of_a_run_is_not_drained_from_its_node(
     wait_for_phase(core, cluster.namespace, "head", "Running")
 
     def is_held() -> bool:
-        found = policy.read_namespaced_pod_disruption_budget(made.name, cluster.namespace).status
-        return bool(found and found.current_healthy == 1)
+        (found,) = policy.list_namespaced_pod_disruption_budget(cluster.namespace).items
+        return bool(found.status and found.status.current_healthy == 1)
 
     wait_until(is_held, 60, "the budget to count the head")
     eviction: Any = {"metadata": {"name": "head", "namespace": cluster.namespace}}

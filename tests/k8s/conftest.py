@@ -45,6 +45,13 @@ def _nothing_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eoray.run.lease.check_free", lambda *_, **__: "")
     monkeypatch.setattr("eoray.k8s.forecast.forecast", lambda *_, **__: [])
     monkeypatch.setattr("eoray.run.last_seen.keep_view", lambda *_, **__: "")
+    monkeypatch.setattr("eoray.k8s.submit.find_recorded", lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
+def _no_operator_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests set the status themselves, where they need one."""
+    monkeypatch.setattr("eoray.k8s.follow._VERDICT_S", 0.0)
 
 
 @pytest.fixture

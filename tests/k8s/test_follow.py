@@ -15,9 +15,11 @@ from eoray.k8s.follow import (
     explain,
     images_of,
     wait_for_end,
+    wait_for_verdict,
     warnings_of,
 )
 from eoray.k8s.job import Job
+from eoray.k8s.names import CANCELLED
 from eoray.k8s.refusals import ForbiddenError, UnknownCallerError
 from tests.k8s.fake_api import FakeApi
 
@@ -181,9 +183,53 @@ def test_following_a_log_goes_on_behind_an_expired_login(
     assert looks == [2.0, 2.0, 4.0, 8.0]
 
 
-def test_attempt_that_somebody_deleted_is_an_error(cluster: Cluster) -> None:
-    with pytest.raises(ClusterError, match="is gone: somebody deleted it"):
-        wait_for_end(cluster, NAME)
+@pytest.mark.parametrize(
+    ("marks", "word"), [({}, "deleted"), ({CANCELLED: "now ann"}, "cancelled")]
+)
+def test_attempt_that_somebody_deleted_has_ended_and_is_not_tried_again(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any], marks: dict[str, str], word: str
+) -> None:
+    api.set_status(NAME, jobDeploymentStatus="Running")
+    job["metadata"]["annotations"] = marks
+    told = list[str]()
+
+    def delete(_: float) -> None:
+        del api.objects["rayjobs", "maps", NAME]
+
+    state = wait_for_end(cluster, NAME, tell=told.append, wait=delete)
+    assert (state.word, state.exit_code) == (word, 5)
+    assert told[-1].startswith(f"{word}: its RayJob is gone")
+
+
+def test_following_the_log_of_a_deleted_attempt_ends(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "eoray.k8s.job.time.sleep", lambda _: api.objects.pop(("rayjobs", "maps", NAME))
+    )
+    assert list(Job(cluster, NAME).logs(follow=True)) == []
+    with pytest.raises(ClusterError, match="is gone from namespace 'maps'"):
+        list(Job(cluster, NAME).logs(follow=True))
+
+
+def test_verdict_is_the_operators_first_word_or_its_silence(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eoray.k8s.follow._VERDICT_S", 10.0)
+    told, looks = list[str](), list[float]()
+
+    def refuse(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            api.set_status(NAME, jobDeploymentStatus="ValidationFailed", message="bad")
+
+    state = wait_for_verdict(cluster, NAME, tell=told.append, wait=refuse)
+    assert (state.word, told, len(looks)) == ("invalid", [], 3)
+    api.set_status(NAME)
+    looks.clear()
+    assert wait_for_verdict(cluster, NAME, tell=told.append, wait=looks.append).word == "pending"
+    assert len(looks) == 10
+    assert told[0].startswith(f"the KubeRay operator has said nothing of {NAME} for 10 s")
 
 
 def test_why_nothing_starts_is_found_on_job_cluster_and_pods(

@@ -35,7 +35,7 @@ def test_driver_heals_what_is_asked_for(
         "--reason 503 --reason timeout --since 2024-01-01"
     )
     assert made.name.startswith("slovenia-heal-")
-    assert api.names("configmaps") == [made.name]
+    assert len(api.names("configmaps")) == 1
     check_rayjob(rayjob)
     plain = {key: rayjob[key] for key in ("apiVersion", "kind", "metadata", "spec")}
     assert problems(plain, "rayjobs") == []
@@ -118,7 +118,8 @@ def test_dry_run_tells_what_a_submission_would_attach_to(
     api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path
 ) -> None:
     first = submit_run(cluster, config, folder)
-    del api.objects["configmaps", "maps", first.name]
+    (run_file,) = api.names("configmaps")
+    del api.objects["configmaps", "maps", run_file]
     again = submit_run(cluster, config, folder, dry_run=True)
     assert (again.what, again.name) == ("attached", first.name)
     assert api.names("configmaps") == []

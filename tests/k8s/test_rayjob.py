@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from eoray.config import RunConfig, config_key, parse_config
+from eoray.config import RunConfig, config_key, local_paths, parse_config
 from eoray.errors import ConfigError
 from eoray.k8s.checks import check_rayjob, check_run
 from eoray.k8s.names import RECORD, STORAGE
 from eoray.k8s.rayjob import build_config_map, build_rayjob, entrypoint
 from eoray.k8s.submit import plan_attempt
+from eoray.k8s.submitter import images_of
 from eoray.run.record import RunPaths
 from tests.k8s.crds import problems
 
@@ -197,10 +199,45 @@ def test_tasks_at_once_are_the_cpus_of_the_largest_cluster(read_config: Any) -> 
     assert plan_attempt(read_config(groups, "run.workers=3"), Path("/")).config.run.workers == 3
 
 
-def test_relative_path_below_a_claim_is_sent_as_pods_see_it(read_config: Any) -> None:
-    config = read_config("cluster.claims=[{claim: data, path: /data}]", "store=out")
-    attempt = plan_attempt(config, Path("/data/runs"))
-    assert attempt.config.store == "/data/runs/out"
+def test_relative_paths_below_a_claim_are_sent_as_pods_see_them(read_config: Any) -> None:
+    weights = {"path": "cloud.safetensors", "sha256": "0" * 64, "encoder": "tu-regnety_004"}
+    config = read_config(
+        "task=land-cover",
+        "cluster.claims=[{claim: data, path: /data}]",
+        "store=out",
+        "aoi=place.geojson",
+        "source.catalog=stac/catalog.json",
+        "source.fallback=[{catalog: other.parquet}, {catalog: 'https://stac.example'}]",
+        "cube.dem=dem.tif",
+        f"cube.mask={json.dumps({'method': 'omnicloudmask', 'weights': [weights]})}",
+        "fit.labels=labels.gpkg",
+        "assess.reference=reference",
+    )
+    sent = plan_attempt(config, Path("/data/runs")).config
+    seen = local_paths(config, "/data/runs")
+    assert len(seen) == 8
+    assert local_paths(sent, "/etc/eoray") == seen
+    assert (sent.cube.dem, sent.store) == ("/data/runs/dem.tif", "/data/runs/out")
+    assert sent.source.fallback[1].catalog == "https://stac.example"
+
+
+def test_group_may_have_an_image_of_its_own(read_config: Any) -> None:
+    groups = "cluster.workers=[{name: readers}, {name: gpu, gpus: 1, image: 'eoray-gpu@sha256:9'}]"
+    config = read_config(groups, "cluster.deadline_minutes=60")
+    images = [pod["containers"][0]["image"] for pod in pods(built(config))]
+    plain = config.cluster.image
+    assert images == [plain, plain, "eoray-gpu@sha256:9"]
+    assert images_of(config.cluster) == sorted({*images})
+    other = read_config(groups.replace(":9", ":8"), "cluster.deadline_minutes=60")
+    assert plan_attempt(other, Path("/")).key != plan_attempt(config, Path("/")).key
+
+
+def test_shortest_deadline_leaves_the_driver_time(read_config: Any) -> None:
+    head = pods(built(read_config("cluster.deadline_minutes=2")))[0]
+    env = {entry["name"]: entry.get("value") for entry in head["containers"][0]["env"]}
+    assert env["EORAY_DEADLINE_S"] == "60"
+    with pytest.raises(ConfigError, match=r"cluster\.deadline_minutes: .* 2"):
+        read_config("cluster.deadline_minutes=1")
 
 
 def test_rayjob_tells_where_its_record_lies_and_how_the_bucket_is_reached(

@@ -54,7 +54,14 @@ def test_what_is_not_known_has_not_ended(deployment: str, job: str) -> None:
 
 @pytest.mark.parametrize(
     ("word", "code"),
-    [("succeeded", 0), ("failed", 1), ("stopped", 1), ("invalid", 2), ("cancelled", 5)],
+    [
+        ("succeeded", 0),
+        ("failed", 1),
+        ("stopped", 1),
+        ("invalid", 2),
+        ("cancelled", 5),
+        ("deleted", 5),
+    ],
 )
 def test_only_these_words_end_a_run_each_with_its_exit_code(word: Any, code: int) -> None:
     assert State(word).is_finished

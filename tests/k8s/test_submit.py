@@ -11,6 +11,7 @@ from eoray.config import RunConfig
 from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.k8s.client import Cluster
 from eoray.k8s.names import ATTEMPT, CANCELLED, LIFE, RUN
+from eoray.k8s.records import Recorded
 from eoray.k8s.refusals import AbsentError, RefusedError
 from eoray.k8s.states import DEPLOYMENT, JOB, resolve_word
 from eoray.k8s.submit import find_attempt, plan_attempt, prune_history, submit_run
@@ -27,6 +28,19 @@ def first(cluster: Cluster, config: RunConfig, folder: Path) -> str:
     return made.name
 
 
+def owned(api: FakeApi, plural: str) -> dict[str, Any]:
+    """The only object of a kind."""
+    (name,) = api.names(plural)
+    return api.objects[plural, "maps", name]
+
+
+def mounted(api: FakeApi, name: str) -> str:
+    """The ConfigMap that pods of an attempt wait for."""
+    head = api.objects["rayjobs", "maps", name]["spec"]["rayClusterSpec"]["headGroupSpec"]
+    found: str = head["template"]["spec"]["volumes"][0]["configMap"]["name"]
+    return found
+
+
 def test_rayjob_is_tried_dry_then_created_then_its_run_file(
     api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path
 ) -> None:
@@ -37,15 +51,16 @@ def test_rayjob_is_tried_dry_then_created_then_its_run_file(
     assert all("fieldValidation=Strict" in path for path in posts)
     assert api.written() == ["POST rayjobs", "POST configmaps", "POST poddisruptionbudgets"]
     for plural in ("configmaps", "poddisruptionbudgets"):
-        (owner,) = api.objects[plural, "maps", made.name]["metadata"]["ownerReferences"]
+        (owner,) = owned(api, plural)["metadata"]["ownerReferences"]
         assert owner["uid"] == api.objects["rayjobs", "maps", made.name]["metadata"]["uid"]
+    assert mounted(api, made.name) == owned(api, "configmaps")["metadata"]["name"]
 
 
 def test_head_of_this_attempt_alone_is_protected(
     api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path
 ) -> None:
     made = submit_run(cluster, config, folder)
-    budget = api.objects["poddisruptionbudgets", "maps", made.name]
+    budget = owned(api, "poddisruptionbudgets")
     head = api.objects["rayjobs", "maps", made.name]["spec"]["rayClusterSpec"]["headGroupSpec"]
     wanted = budget["spec"]["selector"]["matchLabels"]
     assert wanted.pop("ray.io/node-type") == "head"  # which KubeRay adds
@@ -133,29 +148,103 @@ def test_again_runs_what_is_done_once_more(
     assert submit_run(cluster, config, folder, again=True).name.endswith("-2")
 
 
+@pytest.mark.parametrize("is_dry", [True, False])
 def test_two_submitters_of_one_attempt_meet_in_it(
-    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, monkeypatch: Any
+    api: FakeApi,
+    cluster: Cluster,
+    config: RunConfig,
+    folder: Path,
+    monkeypatch: Any,
+    is_dry: bool,
 ) -> None:
-    plain = cluster.create_rayjob
+    plain, others = cluster.create_rayjob, list[str]()
 
     def slower(body: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
-        if not dry_run:  # the other one, between our look and our creation
-            api.put("rayjobs", dict(body))
+        if dry_run == is_dry:  # the other one, between our look and our dry or real creation
+            monkeypatch.setattr(cluster, "create_rayjob", plain)
+            others.append(submit_run(cluster, config, folder).what)
         return plain(body, dry_run=dry_run)
 
     monkeypatch.setattr(cluster, "create_rayjob", slower)
     met = submit_run(cluster, config, folder)
-    assert met.what == "attached"
+    assert (others, met.what) == (["created"], "attached")
     assert api.names("rayjobs") == [met.name]
-    assert api.names("configmaps") == [met.name]
+    assert api.names("configmaps") == [mounted(api, met.name)]
 
 
 def test_run_file_that_a_dead_submitter_left_out_is_made(
     api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, first: str
 ) -> None:
-    del api.objects["configmaps", "maps", first]
+    (run_file,) = api.names("configmaps")
+    del api.objects["configmaps", "maps", run_file]
     assert submit_run(cluster, config, folder).what == "attached"
-    assert api.names("configmaps") == [first]
+    assert api.names("configmaps") == [run_file] == [mounted(api, first)]
+
+
+def test_what_a_deleted_attempt_owned_is_not_taken_for_that_of_the_next(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, first: str
+) -> None:
+    doomed = mounted(api, first)
+    cluster.delete_rayjob(first)  # what it owned is collected seconds later
+    made = submit_run(cluster, config, folder)
+    assert (made.what, made.name) == ("created", first)
+    for plural in ("configmaps", "poddisruptionbudgets"):
+        del api.objects[plural, "maps", doomed]
+    uid = api.objects["rayjobs", "maps", first]["metadata"]["uid"]
+    assert mounted(api, first) == owned(api, "configmaps")["metadata"]["name"]
+    for plural in ("configmaps", "poddisruptionbudgets"):
+        assert owned(api, plural)["metadata"]["ownerReferences"][0]["uid"] == uid
+
+
+def test_pods_of_a_deleted_attempt_are_waited_for_but_not_those_of_a_faster_submitter(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, first: str
+) -> None:
+    cluster.delete_rayjob(first)
+    for name in ("old", "new"):
+        labels = {RUN: first[:-2], "ray.io/cluster": f"ray-{name}"}
+        pod = {"metadata": {"name": name, "labels": labels}, "status": {"phase": "Running"}}
+        api.put("pods", pod)
+    later = api.objects.pop(("pods", "maps", "new"))
+    waits: list[float] = []
+
+    def pass_time(seconds: float) -> None:
+        waits.append(seconds)
+        api.put("pods", later)
+        if len(waits) == 2:
+            del api.objects["pods", "maps", "old"]
+
+    assert submit_run(cluster, config, folder, wait=pass_time).what == "created"
+    assert len(waits) == 2
+
+
+@pytest.mark.parametrize(
+    ("recorded", "again", "what", "number"),
+    [
+        (None, False, "created", 1),
+        (Recorded(4, is_done=False), False, "created", 5),
+        (Recorded(4, is_done=True), False, "done", 4),
+        (Recorded(4, is_done=True), True, "created", 5),
+    ],
+)
+def test_attempts_that_were_deleted_are_counted_by_their_record(
+    cluster: Cluster, config: RunConfig, folder: Path, monkeypatch: Any,
+    recorded: Recorded | None, again: bool, what: str, number: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("eoray.k8s.submit.find_recorded", lambda *_: recorded)
+    made = submit_run(cluster, config, folder, again=again)
+    assert (made.what, made.name) == (what, f"{made.key}-{number}")
+    assert made.state.word == ("succeeded" if what == "done" else "pending")
+
+
+def test_cluster_stands_before_older_records(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, first: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(
+        "eoray.k8s.submit.find_recorded", lambda *_: Recorded(1, is_done=True)
+    )  # of an attempt that was deleted, and whose name it took
+    assert submit_run(cluster, config, folder).what == "attached"
+    api.set_status(first, jobDeploymentStatus="Failed")
+    assert submit_run(cluster, config, folder).name == f"{first[:-1]}2"
 
 
 def test_next_attempt_waits_until_no_pod_of_the_earlier_lives(

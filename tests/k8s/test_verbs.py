@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+import eoray
 from eoray.buckets import bucket_of, use_buckets
 from eoray.cli import main
 from eoray.config import RunConfig, config_key, parse_config
+from eoray.k8s.records import Recorded
+from eoray.k8s.states import State
 from eoray.run.record import RunPaths
 from tests.k8s.conftest import RUN_FILE
 from tests.k8s.fake_api import FakeApi
@@ -105,6 +108,54 @@ def test_wait_leaves_with_the_code_of_the_run(api: FakeApi, verb: Verb, run_file
     assert verb("wait", "slovenia")[:2] == (0, f"{name}  succeeded\n")
     api.set_status(name, jobDeploymentStatus="ValidationFailed", message="bad")
     assert verb("wait", name)[:2] == (2, f"{name}  invalid: bad\n")
+
+
+@pytest.mark.parametrize("words", [("submit", "{run_file}", "--wait"), ("wait", "slovenia")])
+def test_run_that_somebody_deletes_meanwhile_leaves_with_5(
+    api: FakeApi, verb: Verb, run_file: Path, words: tuple[str, ...]
+) -> None:
+    name = json.loads(verb("submit", run_file, "--detach", "--json")[1])["name"]
+
+    class Deletes:
+        """Somebody deletes it after the second look at the job."""
+
+        looks = 0
+
+        def append(self, request: tuple[str, str]) -> None:
+            self.looks += request[1].endswith(f"/rayjobs/{name}")
+            if self.looks == 2:
+                api.objects.pop(("rayjobs", "maps", name), None)
+
+    api.requests = Deletes()  # type: ignore[assignment]
+    code, out, _ = verb(*(word.format(run_file=run_file) for word in words), "--json")
+    found = json.loads(out)
+    assert (code, found["state"], found["name"], found["attempt"]) == (5, "deleted", name, 1)
+
+
+def test_detached_submission_waits_for_the_operators_verdict(
+    api: FakeApi, verb: Verb, run_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(cluster: Any, name: str, **_: Any) -> State:
+        api.set_status(name, jobDeploymentStatus="ValidationFailed", message="bad")
+        return State("invalid", message="bad")
+
+    monkeypatch.setattr("eoray.k8s.job.wait_for_verdict", refuse)
+    code, out, _ = verb("submit", run_file, "--detach")
+    assert code == 2
+    assert out.endswith("  invalid: bad\n")
+
+
+def test_run_that_is_done_by_its_record_alone_is_said_to_be(
+    api: FakeApi, verb: Verb, run_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = Recorded(3, is_done=True)
+    monkeypatch.setattr("eoray.k8s.submit.find_recorded", lambda *_: done)
+    code, out, _ = verb("submit", run_file, "--json")
+    found = json.loads(out)
+    assert (code, found["what"], found["state"], found["attempt"]) == (0, "done", "succeeded", 3)
+    assert api.names("rayjobs") == []
+    job = eoray.submit(run_file)
+    assert (job.status().word, job.wait().word) == ("succeeded", "succeeded")
 
 
 def test_wait_that_takes_too_long_is_exit_3(verb: Verb, run_file: Path) -> None:

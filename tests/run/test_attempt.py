@@ -19,8 +19,10 @@ from eoray.log import configure_logging, get_logger
 from eoray.run.attempt import AttemptInfo, DeadlineError, hold_attempt
 from eoray.run.driver import fence_store
 from eoray.run.lease import Holder
+from eoray.run.last_seen import VIEW
 from eoray.run.pod import Pod
 from eoray.run.record import RunPaths, merge_record, versions
+from eoray.storage import join, write_json
 
 FIRST = AttemptInfo("a-1")
 
@@ -66,6 +68,7 @@ def test_success_is_recorded_with_its_start_and_what_made_it(paths: RunPaths) ->
     assert record == {
         "name": "a-1",
         "run": "a-01234567",
+        "submission": "",
         "image": "eoray@sha256:01",
         "versions": versions(),
         "starts": [{"time": 5.0, "commit": "", "ray_cluster": "a-1-x7k2p"}],
@@ -89,6 +92,17 @@ def test_another_image_than_its_submitter_took_it_for_is_told(
     (line,) = [line for line in said if "0.0.7" in line]
     assert version("eoray") in line
     assert "cluster.image" in line
+
+
+def test_success_that_cannot_be_recorded_is_none(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"), hold_attempt(paths, FIRST):
+        monkeypatch.setattr("eoray.storage.write_json", refuse)
+    assert record_of(paths)["status"] == "running"
 
 
 def test_failure_is_recorded_and_raised(paths: RunPaths) -> None:
@@ -159,6 +173,26 @@ def test_next_attempt_counts_anew(paths: RunPaths) -> None:
     with hold_attempt(paths, AttemptInfo("a-2")):
         pass
     assert len(record_of(paths)["starts"]) == 3
+
+
+def test_record_of_a_deleted_attempt_is_kept_beside_that_of_its_namesake(paths: RunPaths) -> None:
+    configure_logging(level="INFO")
+    old = AttemptInfo("a-1", ray_cluster="stays", submission="0ld00000", deadline_s=60)
+    with hold_attempt(paths, old, run_file="version: 1\n", now=lambda: 0.0):
+        get_logger().info("stage", stage="old")
+    write_json(join(paths.attempt("a-1"), VIEW), {"finished": True})
+    new = AttemptInfo("a-1", ray_cluster="stays", submission="0e700000", deadline_s=60)
+    for _ in range(2):
+        with hold_attempt(paths, new, run_file="version: 2\n", now=lambda: 1000.0):
+            get_logger().info("stage", stage="new")
+    assert [start["time"] for start in record_of(paths)["starts"]] == [1000.0, 1000.0]
+    kept = record_of(paths, "a-1.0ld00000")
+    assert (kept["status"], len(kept["starts"])) == ("succeeded", 1)
+    texts = [(folder_of(paths, name) / "run.yaml").read_text() for name in ("a-1.0ld00000", "a-1")]
+    assert texts == ["version: 1\n", "version: 2\n"]
+    assert '"old"' not in (folder_of(paths) / "driver.log").read_text()
+    assert (folder_of(paths, "a-1.0ld00000") / VIEW).exists()
+    assert not (folder_of(paths) / VIEW).exists()
 
 
 def test_attempt_begun_anew_under_its_old_name_counts_anew(paths: RunPaths) -> None:

@@ -65,6 +65,13 @@ def test_attempt_is_found_by_its_name_or_the_latest_by_its_run(
     assert find_attempt(store, name).summary()["attempt"] == found
 
 
+def test_deleted_attempt_whose_name_was_taken_keeps_its_number(store: str) -> None:
+    leave(store, f"{KEY}-2.0123abcd", at=4.0)
+    row = find_attempt(store, f"{KEY}-2.0123abcd").summary()
+    assert (row["key"], row["attempt"], row["state"]) == (KEY, 2, "succeeded")
+    assert find_attempt(store, f"{KEY}-2").summary()["state"] == "stopped"
+
+
 def test_driver_that_was_killed_left_no_end(store: str) -> None:
     past = find_attempt(store, f"{KEY}-1")
     record = {**past.record, "status": "running"}
