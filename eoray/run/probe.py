@@ -95,7 +95,7 @@ def _probe_objects(url: str, name: str) -> None:
     store: Any = storage.object_store(storage.join(url, "_eoray"), max_retries=_RETRIES)
     put: Any = _step(url, "written", lambda: store.put(name, _CONTENT, mode="create"))
     found: Any = _step(url, "read", lambda: store.get(name).bytes())
-    again: Any = {"e_tag": put["e_tag"]}
+    again: Any = {key: value for key, value in put.items() if value}  # GCS goes by the version
     _step(url, "replaced", lambda: store.put(name, _CONTENT, mode=again))
     is_kept = _step(url, "replaced", lambda: _keeps(store, name))
     _step(url, "deleted from", lambda: store.delete(name))
