@@ -24,6 +24,10 @@ class FakeS3:
     """Method -> (status, code of S3) that it is answered with."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     """(method, ``bucket/key``) of all requests."""
+    keys: list[str] = field(default_factory=list)
+    """Access key that signed each of them; "" for none."""
+    only_key: str | None = None
+    """The only access key that is not refused as expired."""
     url: str = ""
 
     @property
@@ -72,8 +76,15 @@ class _Handler(S3Handler):
     def admit(self) -> None:
         name = self.name.rstrip("/")
         self.fake.requests.append((self.command, name))
+        self.fake.keys.append(_signer(self.headers.get("Authorization", "")))
+        if self.fake.only_key not in (None, self.fake.keys[-1]):
+            raise RefusalError(HTTPStatus.FORBIDDEN, "ExpiredToken")
         if self.command in self.fake.refuse:
             status, code = self.fake.refuse[self.command]
             raise RefusalError(HTTPStatus(status), code)
         if name.partition("/")[0] not in self.fake.buckets:
             raise RefusalError(HTTPStatus.NOT_FOUND, "NoSuchBucket")
+
+
+def _signer(authorization: str) -> str:
+    return authorization.partition("Credential=")[2].partition("/")[0]

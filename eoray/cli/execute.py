@@ -62,15 +62,24 @@ def load(run_file: str, overrides: list[str]) -> Run:
     """The run of a file, or of the text in the environment that ``env:NAME`` means."""
     from eoray.run import load_run
 
-    if not run_file.startswith("env:"):
+    text = text_of(run_file)
+    if text is None:
         return load_run(run_file, overrides)
-    from eoray.errors import ConfigError
     from eoray.run.session import run_from_text
+
+    return run_from_text(text, Path.cwd(), overrides)
+
+
+def text_of(run_file: str) -> str | None:
+    """The text in the environment that ``env:NAME`` means; None where a file is named."""
+    if not run_file.startswith("env:"):
+        return None
+    from eoray.errors import ConfigError
 
     name = run_file.removeprefix("env:")
     if name not in os.environ:
         raise ConfigError(f"{run_file!r}: the environment has no {name}; name a run file")
-    return run_from_text(os.environ[name], Path.cwd(), overrides)
+    return os.environ[name]
 
 
 def attempt_of(run: Run) -> AbstractContextManager[None]:

@@ -96,6 +96,7 @@ def submit(
         from eoray.k8s.forecast import forecast
         from eoray.k8s.job import submit_phases
         from eoray.k8s.kubeconfig import is_pod
+        from eoray.k8s.sizing import size_head
         from eoray.k8s.window import move_window
 
         given = [*of_environment(run_file, overrides or []), *(overrides or [])]
@@ -113,7 +114,16 @@ def submit(
         _look_at_lease(config, folder)
         # planning needs more memory than a pod has that only submits
         is_shown = healing is None and (not is_pod() if estimate is None else estimate)
-        lines = forecast(run_file, given, config, stages=stage or ()) if is_shown else []
+        lines: list[str] = []
+        if is_shown:
+            expected = forecast(run_file, given, config, stages=stage or ())
+            lines += expected.lines
+            if expected.tasks and config.cluster.ray_cluster is None:
+                head = size_head(config.cluster, expected.tasks)
+                given.append(head.setting)
+                config = load_config(run_file, given)
+                config = config if window is None else move_window(config, window)
+                lines.append(head.line())
         for line in [*lines, *_bounds(config, stage or (), phases=phases)]:
             say(line)
         how: dict[str, Any] = {

@@ -52,7 +52,7 @@ class HeadSection(Placement):
 
     cpu: Positive = 2.0
     memory_gi: Positive = 8.0
-    """Request and limit; the driver holds the references of one wave of shards."""
+    """Request and limit; not written, `submit` raises it where the estimate needs more."""
     price_per_hour: Annotated[float, Field(ge=0)] | None = None
     """Of a node, in any currency."""
 

@@ -46,6 +46,19 @@ FEATURES = {
 """Fields of the RayJob that eoray writes -> the KubeRay that brought them."""
 
 
+_SEE_CLUSTER = "ask for the chart's ClusterRole (rbac.clusterRole.create); no run needs it"
+_SEE_MORE = "ask for the role eoray-user of the chart; no run needs it"
+
+UNSEEN = {
+    "serviceaccounts": "let somebody look who may: `kubectl get serviceaccounts`",
+    "namespaces": _SEE_CLUSTER,
+    "nodes": _SEE_CLUSTER,
+    "resourcequotas": _SEE_MORE,
+    "poddisruptionbudgets": _SEE_MORE,
+}
+"""What to do where a resource may not be seen."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One line of the doctor."""
@@ -253,7 +266,7 @@ def _look(
     try:
         yield judge(cluster.ask("get", resource, path))
     except ForbiddenError:
-        yield Finding(what, "unknown", f"no right to see {resource}")
+        yield Finding(what, "unknown", f"no right to see {resource}", UNSEEN[resource])
     except AbsentError:
         if absent is None:
             raise

@@ -12,10 +12,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from eoray.timeline import Calendar, parse_month_day
 
 if TYPE_CHECKING:
     from eoray.config import ClusterSection, RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run will most likely read."""
+
+    lines: Sequence[str]
+    """For a reader; one that says why, where there is no estimate."""
+    tasks: int = 0
+    """Of the largest stage; 0 where nobody knows."""
+
 
 _TIMEOUT_S = 60.0
 
@@ -29,8 +43,8 @@ def forecast(
     *,
     stages: Sequence[str] = (),
     timeout_s: float = _TIMEOUT_S,
-) -> list[str]:
-    """Estimate a run from the catalogue alone, for a reader.
+) -> Forecast:
+    """Estimate a run from the catalogue alone.
 
     Args:
         run_file: As the user names it.
@@ -38,12 +52,9 @@ def forecast(
         config: What they come to; its days count, which a schedule moves.
         stages: Some of its stages; () for all.
         timeout_s: A catalogue that needs longer gives no estimate.
-
-    Returns:
-        Lines; one that says why, where there is none.
     """
     if stages and "cube" not in stages:
-        return []
+        return Forecast([])
     settings = [*overrides, f"time={config.time}"]
     workers = _workers(config)
     if workers is not None:
@@ -51,8 +62,18 @@ def forecast(
     try:
         found = _plan(run_file, settings, timeout_s)
     except _NoPlanError as error:
-        return [f"no estimate from here: {error}"]
-    return _lines(found, config.cluster, workers)
+        return Forecast([f"no estimate from here: {error}"])
+    return Forecast(_lines(found, config.cluster, workers), _most_tasks(found, config))
+
+
+def _most_tasks(plan: dict[str, Any], config: RunConfig) -> int:
+    """Tasks of the largest stage: those behind the scenes have one for each tile and period."""
+    composite = config.cube.composite
+    if composite.method == "none":
+        return int(plan["tasks"])
+    month, day = parse_month_day(composite.season_start)
+    periods = Calendar.parse(composite.period, (month, day)).periods(config.days)
+    return max(int(plan["tasks"]), int(plan.get("tiles", 0)) * len(periods))
 
 
 def _workers(config: RunConfig) -> int | None:

@@ -19,7 +19,7 @@ WORKER = "ray-worker"
 GPU = "nvidia.com/gpu"
 """What NVIDIA's device plugin calls a GPU."""
 
-_SHARED_SHARE = 0.3
+SHARED_SHARE = 0.3
 """Of a pod's memory: Ray's object store, in /dev/shm and charged to the pod."""
 
 POD_SECURITY: dict[str, Any] = {
@@ -90,7 +90,7 @@ def worker_template(
 
 def object_store_bytes(memory_gi: float) -> int:
     """Ray's object store in a pod of this size."""
-    return int(memory_gi * _SHARED_SHARE * 1024) << 20
+    return int(memory_gi * SHARED_SHARE * 1024) << 20
 
 
 def start_parameters(part: HeadSection | WorkerGroup) -> dict[str, str]:

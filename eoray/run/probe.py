@@ -40,7 +40,8 @@ def probe_store(url: str) -> None:
         url: The store of a run; a local folder is made.
 
     Raises:
-        AccessError: It cannot be reached, is read-only, or refuses the credentials.
+        AccessError: It cannot be reached, is read-only, refuses the credentials, or puts an object
+            whatever the condition: then no lease could keep two runs apart.
     """
     name = f"probe-{os.urandom(6).hex()}"
     if storage.is_local(url):
@@ -92,10 +93,30 @@ def _probe_folder(url: str, name: str) -> None:
 
 def _probe_objects(url: str, name: str) -> None:
     store: Any = storage.object_store(storage.join(url, "_eoray"), max_retries=_RETRIES)
-    _step(url, "written", lambda: store.put(name, _CONTENT))
+    put: Any = _step(url, "written", lambda: store.put(name, _CONTENT, mode="create"))
     found: Any = _step(url, "read", lambda: store.get(name).bytes())
+    again: Any = {key: value for key, value in put.items() if value}  # GCS goes by the version
+    _step(url, "replaced", lambda: store.put(name, _CONTENT, mode=again))
+    is_kept = _step(url, "replaced", lambda: _keeps(store, name))
     _step(url, "deleted from", lambda: store.delete(name))
     _check_same(url, bytes(found))
+    if not is_kept:
+        raise AccessError(
+            f"store {url!r} puts an object though one is there and the request forbids it "
+            "(If-None-Match), so two runs could write at once; upgrade its server, or choose a "
+            "store with conditional puts"
+        )
+
+
+def _keeps(store: Any, name: str) -> bool:
+    """Whether a put that must create something leaves alone what is there."""
+    from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+    try:
+        store.put(name, _CONTENT, mode="create")
+    except (AlreadyExistsError, PreconditionError):
+        return True
+    return False
 
 
 def _step(url: str, what: str, act: Callable[[], Any]) -> Any:
@@ -124,6 +145,11 @@ def _explain(error: BaseException, what: str) -> tuple[str, str]:
         return (
             f"this identity has no right that it may be {what}",
             "a run needs to put, get and delete objects there: widen its policy",
+        )
+    if "501 Not Implemented" in text or "NotImplemented" in text:
+        return (
+            "its server knows no conditional put",
+            "upgrade it, or choose another store: two runs could write at once",
         )
     if isinstance(error, FileNotFoundError):
         return "there is no such bucket or container", "make it, or correct `store`"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chart.release import Release, render
+from tests.chart.release import Manifest, Release, render
 
 
 def test_uninstall_looks_for_unfinished_runs_first(defaults: Release) -> None:
@@ -33,6 +33,62 @@ def test_helm_test_asks_the_doctor(defaults: Release) -> None:
     pod = defaults.one("Pod", "eoray-doctor")
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
     assert pod["spec"]["containers"][0]["command"] == ["eoray", "doctor", "--in-cluster"]
+
+
+def test_helm_test_tries_no_storage_unless_a_run_file_is_given(defaults: Release) -> None:
+    assert "eoray-access" not in defaults.named("Pod")
+
+
+RUN_FILE = """\
+version: 1
+name: slovenia
+store: s3://maps/slovenia
+time: $(DAYS)
+"""
+
+
+def access_pod(cluster: str = "", **values: Manifest) -> Manifest:
+    given = {"test": {"runFile": RUN_FILE + cluster}, **values}
+    return render(given).one("Pod", "eoray-access")
+
+
+def test_helm_test_tries_storage_as_a_pod_that_does_the_work(full: Release) -> None:
+    pod = full.one("Pod", "eoray-access")
+    (container,) = pod["spec"]["containers"]
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert pod["spec"]["serviceAccountName"] == "mapper"
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert container["image"] == "registry.example.org/maps:1"
+    assert container["command"][:3] == ["eoray", "doctor", "env:EORAY_RUN_FILE"]
+    assert "--access" in container["command"]
+    assert container["envFrom"] == [
+        {"secretRef": {"name": "storage"}}, {"secretRef": {"name": "catalogue"}},
+    ]  # fmt: skip
+    assert {"name": "AWS_REGION", "value": "eu-central-1"} in container["env"]
+
+
+def test_what_the_run_file_does_not_name_is_the_charts() -> None:
+    spec = access_pod()["spec"]
+    (container,) = spec["containers"]
+    assert spec["serviceAccountName"] == "eoray-ray"
+    assert container["image"].startswith("eoray/eoray:")
+    assert "envFrom" not in container
+
+
+def test_a_run_on_the_cluster_that_stays_has_its_identity() -> None:
+    ray = {"existingSecret": "store", "env": {"AWS_REGION": "eu-1"}}
+    named = "cluster: {ray_cluster: eoray, service_account: other, secrets: [other]}"
+    spec = access_pod(named, ray=ray)["spec"]
+    (container,) = spec["containers"]
+    assert spec["serviceAccountName"] == "eoray-ray"
+    assert container["envFrom"] == [{"secretRef": {"name": "store"}}]
+    assert {"name": "AWS_REGION", "value": "eu-1"} in container["env"]
+
+
+def test_the_run_file_reaches_the_pod_as_it_is_written() -> None:
+    (container,) = access_pod()["spec"]["containers"]
+    (text,) = (e["value"] for e in container["env"] if e["name"] == "EORAY_RUN_FILE")
+    assert text == RUN_FILE.replace("$(", "$$(")  # which Kubernetes takes back
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_every_pod_of_the_chart_has_what_pods_of_a_run_have(place: str) -> None:
             assert {name: found[name] for name in expected} == {**expected, **own}, at
             names = [entry["name"] for entry in container["env"]]
             assert len(names) == len(set(names)), at
-    assert seen == 7
+    assert seen == 8
 
 
 def test_without_values_nothing_is_added() -> None:

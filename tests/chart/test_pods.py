@@ -27,6 +27,7 @@ def test_all_containers_are_looked_at() -> None:
         "full:CronJob/weekly-slovenia/submit",
         "full:CronJob/paused/submit",
         "full:Job/eoray-unfinished/submit",
+        "full:Pod/eoray-access/submit",
         "full:Pod/eoray-doctor/submit",
         "full:RayCluster/eoray/head/ray-head",
         "full:RayCluster/eoray/cpu/ray-worker",

@@ -43,6 +43,7 @@ def test_the_schema_is_closed_everywhere(at: str) -> None:
         ({"networkPolicy": {"egress": {"dns": {"ports": 53}}}}, "ports"),
         ({"schedules": [SCHEDULE | {"timezone": "Etc/UTC"}]}, "timezone"),
         ({"cluster": {"head": {"replicas": 2}}}, "replicas"),
+        ({"test": {"store": "s3://maps"}}, "store"),
         ({"submit": {"resources": {"limits": {"gpu": "1"}}}}, "gpu"),
     ],
 )
@@ -106,6 +107,7 @@ def test_wrong_values_are_refused(values: Manifest, match: str) -> None:
         ({"quota": {"hard": {"count/rayjobs.ray.io": "9"}}}, "finished runs count too"),
         ({"schedules": [SCHEDULE, SCHEDULE]}, 'two schedules are named "weekly"'),
         ({"schedules": [SCHEDULE | {"runFile": "- 1"}]}, 'schedule "weekly" is no YAML mapping'),
+        ({"test": {"runFile": "- 1"}}, "test.runFile is no YAML mapping"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(values: Manifest, match: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from eoray.config import RunConfig, parse_config
 from eoray.k8s.client import Cluster
+from eoray.k8s.forecast import Forecast
 from tests.k8s.fake_api import FakeApi, serve
 from tests.k8s.fake_head import Dashboard, serve_dashboard
 
@@ -43,7 +44,7 @@ def read_config() -> ReadConfig:
 def _nothing_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores and catalogues of these run files are made up: nobody asks for them."""
     monkeypatch.setattr("eoray.run.lease.check_free", lambda *_, **__: "")
-    monkeypatch.setattr("eoray.k8s.forecast.forecast", lambda *_, **__: [])
+    monkeypatch.setattr("eoray.k8s.forecast.forecast", lambda *_, **__: Forecast([]))
     monkeypatch.setattr("eoray.run.last_seen.keep_view", lambda *_, **__: "")
     monkeypatch.setattr("eoray.k8s.submit.find_recorded", lambda *_: None)
 

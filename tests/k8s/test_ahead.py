@@ -16,6 +16,7 @@ from kubernetes import config
 from eoray.buckets import use_buckets
 from eoray.cli import main
 from eoray.k8s import client, forecast, kubeconfig
+from eoray.k8s.forecast import Forecast
 from eoray.run import lease
 from tests.k8s.conftest import RUN_FILE
 from tests.k8s.fake_api import FakeApi
@@ -126,7 +127,9 @@ def test_taking_over_is_the_drivers_to_do(
 def test_what_cannot_be_seen_from_here_is_left_to_the_driver(
     submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forecast, "forecast", lambda *_, **__: ["no estimate from here: why"])
+    monkeypatch.setattr(
+        forecast, "forecast", lambda *_, **__: Forecast(["no estimate from here: why"])
+    )
     with serve_s3(monkeypatch) as s3:
         s3.refuse["GET"] = (403, "AccessDenied")
         code, _, err = submit()
@@ -149,7 +152,42 @@ def test_estimate_is_made_where_somebody_reads_it(
     shown: bool,
 ) -> None:
     monkeypatch.setattr(lease, "check_free", lambda *_: "")
-    monkeypatch.setattr(forecast, "forecast", lambda *_, **__: ["estimate of the test"])
+    monkeypatch.setattr(forecast, "forecast", lambda *_, **__: Forecast(["estimate of the test"]))
     monkeypatch.setattr(kubeconfig, "is_pod", lambda: pod)
     monkeypatch.setattr(client, "new_client", lambda _: config.new_client_from_config())
     assert ("estimate of the test" in submit("cluster.namespace=maps", *arguments)[2]) is shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tasks", "gi", "told"),
+    [
+        ([], 300, 8, "head: 8 GiB for 300 tasks on at most 4 pods"),
+        ([], 200_000, 19, "head: 19 GiB for 200,000 tasks on at most 4 pods"),
+        (["cluster.head.memory_gi=3"], 300, 3, "head: 3 GiB, as the run file says, for 300 tasks"),
+        (["cluster.head.memory_gi=3"], 9_000, 3, "9,000 tasks on at most 4 pods may need 5 GiB"),
+    ],
+)
+def test_head_is_sized_from_the_estimate_and_told_before_the_bound(
+    api: FakeApi,
+    submit: Submit,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    tasks: int,
+    gi: int,
+    told: str,
+) -> None:
+    monkeypatch.setattr(lease, "check_free", lambda *_: "")
+    monkeypatch.setattr(forecast, "forecast", lambda *_, **__: Forecast([], tasks))
+    code, _, err = submit(*arguments)
+    assert code == 0, err
+    assert told in err
+    assert f"18 CPUs, {64 + gi} GiB if admitted once" in err
+    assert sent(api)["cluster"]["head"]["memory_gi"] == gi
+
+
+def test_head_of_a_cluster_that_stays_is_not_ours_to_size(
+    submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "check_free", lambda *_: "")
+    monkeypatch.setattr(forecast, "forecast", lambda *_, **__: Forecast([], 300))
+    assert "head:" not in submit("--cluster", "eoray")[2]

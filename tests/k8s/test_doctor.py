@@ -142,3 +142,18 @@ def test_lines_show_verdict_subject_and_remedy() -> None:
 def test_server_that_does_not_answer_is_an_error(api: FakeApi, cluster: Cluster) -> None:
     with pytest.raises(ClusterError, match="get version"):
         examine(cluster)
+
+
+@pytest.mark.parametrize("path", [ACCOUNT, NAMESPACE, QUOTAS, BUDGETS, NODES])
+def test_every_line_that_is_not_ok_has_its_remedy(
+    healthy: FakeApi, cluster: Cluster, path: str
+) -> None:
+    del healthy.plain[path]
+    healthy.denied = {("create", "rayjobs"), ("get", "pods/log")}
+    healthy.refuse = {
+        ("GET", plural): (403, "forbidden")
+        for plural in ("serviceaccounts", "resourcequotas", "poddisruptionbudgets")
+    }
+    findings = [finding for finding in examine(cluster) if finding.verdict != "ok"]
+    assert {finding.verdict for finding in findings} == {"bad", "warn", "unknown"}
+    assert [finding.line() for finding in findings if not finding.remedy] == []

@@ -46,7 +46,8 @@ def run_file(tmp_path: Path) -> str:
 
 
 def told(run_file: str, overrides: Sequence[str] = (), **how: Any) -> list[str]:
-    return forecast(run_file, overrides, load_config(run_file, overrides), **how)
+    config = load_config(run_file, overrides)
+    return list(forecast(run_file, overrides, config, **how).lines)
 
 
 def test_estimate_says_what_it_is_and_what_it_leaves_out(
@@ -117,3 +118,22 @@ def test_real_catalogue_is_planned_without_its_store(tmp_path: Path, run_file: s
     # one of them is an older processing of another
     assert n_scenes == len(items) - 1 > 0
     assert " MB to read, about 1 min " in first
+
+
+@pytest.mark.parametrize(
+    ("settings", "tasks"),
+    [
+        ([], 400),  # 100 tiles in the four quarters of a year
+        (["cube.composite.period=P1Y"], 130),
+        (["cube.composite.method=none"], 130),
+    ],
+)
+def test_largest_stage_is_the_cube_s_or_that_of_its_periods(
+    run_file: str, monkeypatch: pytest.MonkeyPatch, settings: list[str], tasks: int
+) -> None:
+    monkeypatch.setattr(module, "_plan", lambda *_: {**PLAN, "tasks": 130, "tiles": 100})
+    assert forecast(run_file, settings, load_config(run_file, settings)).tasks == tasks
+
+
+def test_without_an_estimate_nobody_knows_the_tasks(run_file: str) -> None:
+    assert forecast(run_file, [], load_config(run_file), timeout_s=0.01).tasks == 0

@@ -14,6 +14,7 @@ from eoray.cli import main
 from eoray.reading.ranges import _store
 from eoray.run.probe import AccessError, probe_inputs, probe_store
 from eoray.testing.http import archive_server
+from eoray.testing.s3 import S3Handler, S3Object
 from tests.run.conftest import RunFileWriter
 from tests.s3_server import FakeS3, serve_s3
 
@@ -40,8 +41,8 @@ def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 def test_bucket_is_written_read_and_left_without_a_trace(s3: FakeS3) -> None:
     probe_store(URL)
-    assert [method for method, _ in s3.requests] == ["PUT", "GET", "POST"]
-    assert all(key.startswith("maps/slovenia/_eoray/probe-") for _, key in s3.requests[:2])
+    assert [method for method, _ in s3.requests] == ["PUT", "GET", "PUT", "PUT", "POST"]
+    assert all(key.startswith("maps/slovenia/_eoray/probe-") for _, key in s3.requests[:4])
     assert s3.objects == {}
 
 
@@ -54,6 +55,7 @@ def test_bucket_is_written_read_and_left_without_a_trace(s3: FakeS3) -> None:
         ("GET", 403, "AccessDenied", "cannot be read: .*no right"),
         ("POST", 403, "AccessDenied", "cannot be deleted from: .*no right"),
         ("PUT", 404, "NoSuchBucket", "cannot be written: there is no such bucket"),
+        ("PUT", 501, "NotImplemented", "cannot be written: its server knows no conditional put"),
     ],
 )
 def test_bucket_that_refuses_is_told_apart(
@@ -62,6 +64,21 @@ def test_bucket_that_refuses_is_told_apart(
     s3.refuse[method] = (status, code)
     with pytest.raises(AccessError, match=message):
         probe_store(URL)
+
+
+def test_bucket_that_puts_whatever_the_condition_is_refused(
+    s3: FakeS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As servers do that do not know the header: two drivers would hold one lease."""
+
+    def put(handler: S3Handler, made: S3Object) -> S3Object:
+        handler.store.objects[handler.name] = made
+        return made
+
+    monkeypatch.setattr(S3Handler, "_set", put)
+    with pytest.raises(AccessError, match=r"If-None-Match\), so two runs could write at once"):
+        probe_store(URL)
+    assert s3.objects == {}
 
 
 def test_bucket_whose_server_does_not_answer_is_told(

@@ -1,11 +1,13 @@
 {{/*
-Pod of the submit image. Takes root, command (list), env (rendered entries, may be empty) and
-config (name of the ConfigMap with the run file, may be empty).
+Small pod. Takes root, command (list), env (rendered entries, may be empty) and config (name of the
+ConfigMap with the run file, may be empty); as: account, token, image, env, secrets and resources,
+those of the pods that submit if not given.
 */}}
 {{- define "eoray.submit.podSpec" -}}
 {{- $submit := .root.Values.submit -}}
-serviceAccountName: {{ .root.Values.serviceAccounts.submit.name }}
-automountServiceAccountToken: true
+{{- $as := .as | default (include "eoray.submit.as" .root | fromYaml) -}}
+serviceAccountName: {{ $as.account }}
+automountServiceAccountToken: {{ $as.token }}
 restartPolicy: Never
 enableServiceLinks: false
 {{- with .root.Values.imagePullSecrets }}
@@ -27,7 +29,7 @@ priorityClassName: {{ . }}
 {{- end }}
 containers:
   - name: submit
-    image: {{ include "eoray.image" (dict "root" .root "image" .root.Values.image.submit) }}
+    image: {{ $as.image }}
     imagePullPolicy: {{ .root.Values.image.pullPolicy }}
     command: {{ toJson .command }}
     env:
@@ -40,14 +42,14 @@ containers:
       {{- with .env }}
       {{- . | nindent 6 }}
       {{- end }}
-      {{- with include "eoray.network.over" (dict "root" .root "env" $submit.env) | trim }}
+      {{- with include "eoray.network.over" (dict "root" .root "env" $as.env) | trim }}
       {{- . | nindent 6 }}
       {{- end }}
-    {{- with include "eoray.envFrom" $submit.existingSecret | trim }}
+    {{- with include "eoray.envFrom" $as.secrets | trim }}
     {{- . | nindent 4 }}
     {{- end }}
     resources:
-      {{- toYaml $submit.resources | nindent 6 }}
+      {{- toYaml $as.resources | nindent 6 }}
     securityContext:
       {{- include "eoray.security.container" . | nindent 6 }}
     volumeMounts:
@@ -75,6 +77,18 @@ volumes:
   {{- end }}
 {{- end }}
 
+{{- define "eoray.submit.as" -}}
+{{- $submit := .Values.submit -}}
+account: {{ .Values.serviceAccounts.submit.name }}
+token: true
+image: {{ include "eoray.image" (dict "root" . "image" .Values.image.submit) }}
+env:
+  {{- toYaml $submit.env | nindent 2 }}
+secrets: {{ compact (list $submit.existingSecret) | toJson }}
+resources:
+  {{- toYaml $submit.resources | nindent 2 }}
+{{- end }}
+
 {{/* A map of plain values as a list, in the order of the names. */}}
 {{- define "eoray.env" -}}
 {{- range $name, $value := . }}
@@ -86,7 +100,9 @@ volumes:
 {{- define "eoray.envFrom" -}}
 {{- with . }}
 envFrom:
+  {{- range . }}
   - secretRef:
       name: {{ . }}
+  {{- end }}
 {{- end }}
 {{- end }}

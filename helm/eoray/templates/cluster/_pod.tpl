@@ -66,7 +66,7 @@ spec:
         {{- with include "eoray.network.over" (dict "root" .root "env" $values.ray.env) | trim }}
         {{- . | nindent 8 }}
         {{- end }}
-      {{- with include "eoray.envFrom" $values.ray.existingSecret | trim }}
+      {{- with include "eoray.envFrom" (compact (list $values.ray.existingSecret)) | trim }}
       {{- . | nindent 6 }}
       {{- end }}
       ports:
