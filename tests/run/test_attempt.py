@@ -18,8 +18,8 @@ from eoray.errors import StoreError
 from eoray.log import configure_logging, get_logger
 from eoray.run.attempt import AttemptInfo, DeadlineError, hold_attempt
 from eoray.run.driver import fence_store
-from eoray.run.lease import Holder
 from eoray.run.last_seen import VIEW
+from eoray.run.lease import Holder
 from eoray.run.pod import Pod
 from eoray.run.record import RunPaths, merge_record, versions
 from eoray.storage import join, write_json
