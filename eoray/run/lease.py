@@ -24,7 +24,7 @@ from eoray.errors import ConflictError, StoreError
 from eoray.log import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 LEASE_S = 120.0
 """An object lease that was not renewed for this long is free."""
@@ -297,7 +297,7 @@ class _ObjectLease:
     def __init__(self, store: Any, now: Callable[[], float]) -> None:
         self._store = store
         self._now = now
-        self._tag: str | None = None
+        self._tag: _Tag | None = None
         self._holder: Holder | None = None
         self.is_alone = True
         """No earlier holder can commit."""
@@ -362,18 +362,27 @@ class _ObjectLease:
         if self._holder is not None:
             self._put(replace(self._holder, expires=instant), self._tag)
 
-    def read(self) -> tuple[Holder | None, str | None]:
+    def read(self) -> tuple[Holder | None, _Tag | None]:
         """The holder that is written, expired or not, and the object's tag."""
         try:
             answer = self._store.get(self._NAME)
         except FileNotFoundError:
             return None, None
-        return Holder(**json.loads(bytes(answer.bytes()))), answer.meta["e_tag"]
+        return Holder(**json.loads(bytes(answer.bytes()))), _tag_of(answer.meta)
 
-    def _put(self, holder: Holder, tag: str | None) -> None:
-        mode: Any = "create" if tag is None else {"e_tag": tag}
+    def _put(self, holder: Holder, tag: _Tag | None) -> None:
+        mode: Any = "create" if tag is None else tag
         result = self._store.put(self._NAME, json.dumps(asdict(holder)).encode(), mode=mode)
-        self._tag, self._holder = result["e_tag"], holder
+        self._tag, self._holder = _tag_of(result), holder
+
+
+type _Tag = dict[str, str]
+"""What tells one state of an object from the next: S3 and Azure go by the tag, GCS by a version."""
+
+
+def _tag_of(answer: Mapping[str, Any]) -> _Tag:
+    known = ((key, answer.get(key)) for key in ("e_tag", "version"))
+    return {key: str(value) for key, value in known if value}
 
 
 def _taken_errors() -> tuple[type[BaseException], ...]:

@@ -10,9 +10,11 @@ import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from obstore.exceptions import GenericError
+from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionError
 from obstore.store import MemoryStore
 
 from eoray import storage
@@ -206,6 +208,46 @@ def test_lease_is_renewed_while_held(memory: MemoryStore, monkeypatch: pytest.Mo
             threading.Event().wait(0.005)
         assert renewed.is_set()
         assert stored["epoch"] == holder.epoch
+
+
+class Generations:
+    """Objects that go by a number and not by their tag, as those of GCS do."""
+
+    def __init__(self) -> None:
+        self.data: bytes | None = None
+        self.number = 0
+
+    def get(self, name: str) -> Any:
+        if self.data is None:
+            raise FileNotFoundError(name)
+        held = self.data
+        return SimpleNamespace(bytes=lambda: held, meta={"e_tag": "t", "version": str(self.number)})
+
+    def put(self, name: str, data: bytes, *, mode: Any) -> dict[str, Any]:
+        if mode != "create" and "version" not in mode:
+            raise GenericError("Version required for conditional update")
+        if mode == "create" and self.data is not None:
+            raise AlreadyExistsError(name)
+        if mode != "create" and mode["version"] != str(self.number):
+            raise PreconditionError(name)
+        self.data, self.number = data, self.number + 1
+        return {"e_tag": "t", "version": str(self.number)}
+
+
+def test_lease_on_objects_with_generations_is_renewed_and_given_back() -> None:
+    clock = Clock()
+    held = lease._ObjectLease(Generations(), clock)
+    held.take(URL, lease._Claim("one"))
+    clock.seconds += 10
+    assert held._renew() is None
+    current, _ = held.read()
+    assert current is not None
+    assert current.expires == clock.seconds + LEASE_S
+    held.release()
+    current, _ = held.read()
+    assert current is not None
+    assert current.expires == lease._RELEASED
+    assert held.take(URL, lease._Claim("two")).epoch == current.epoch + 1
 
 
 def test_lease_that_was_taken_over_is_left_to_its_new_holder(
