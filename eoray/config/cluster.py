@@ -188,7 +188,7 @@ class ClusterSection(Section):
     protect_head: bool = True
     """Let no drain of its node end the head (a PodDisruptionBudget while the run lasts)."""
     history: Count = 8
-    """Ended attempts of a run that are kept in the cluster."""
+    """Newest ended attempts that are kept in the cluster, of a run and of a schedule."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> ClusterSection:
