@@ -18,6 +18,7 @@ from eoray.k8s.existing import adopt_cluster
 from eoray.k8s.forecast import most_cpus
 from eoray.k8s.names import ATTEMPT, RUN, SCHEDULE, run_key
 from eoray.k8s.nodes import check_gpus
+from eoray.k8s.phases import check_idle_gpus
 from eoray.k8s.rayjob import Attempt, build_budget, build_config_map, build_rayjob
 from eoray.k8s.refusals import AlreadyExistsError, ForbiddenError, RefusedError
 from eoray.k8s.states import State, state_of
@@ -122,7 +123,8 @@ def plan_attempt(
         heal: Read again what could not be read, instead.
 
     Raises:
-        ConfigError: The run file cannot be carried out in pods, or stages are asked of a heal.
+        ConfigError: The run file cannot be carried out in pods, GPUs would idle, or stages are
+            asked of a heal.
     """
     if heal is not None and stages:
         raise ConfigError(
@@ -130,6 +132,8 @@ def plan_attempt(
             "was made of it; leave the stages out"
         )
     check_run(config, folder)
+    if heal is None:
+        check_idle_gpus(config, stages)
     resolved = with_pod_paths(config, folder)
     ray = config.cluster.ray_version or _own_ray()
     asked, work = (stages, "") if heal is None else (tuple(heal.words()), "heal")
