@@ -181,6 +181,8 @@ class ClusterSection(Section):
     """The run is ended when its pods have not started by then."""
     keep_seconds: Annotated[int, Field(ge=0, le=60)] = 60
     """Pods live on for this time behind the end of a run."""
+    node_linger_minutes: Annotated[int, Field(ge=0)] = 10
+    """Nodes stay for this time behind their last pod, as their autoscaler is set; they are paid."""
     queue: str | None = None
     """Kueue's local queue."""
     priority: str | None = None
