@@ -26,6 +26,13 @@ Stages = Annotated[
     typer.Option("--stage", metavar="STAGE", help="Only this stage; repeat it for several."),
 ]
 
+Phases = Annotated[
+    bool,
+    typer.Option(
+        "--phases", help="A job for each group of stages, one after another; waits between them."
+    ),
+]
+
 Address = Annotated[
     str | None,
     typer.Option(

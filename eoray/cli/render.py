@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eoray.cli.options import Debug, LookbackDays, Overrides, RunFile, ScheduleName, Stages
+from eoray.cli.options import (
+    Debug,
+    LookbackDays,
+    Overrides,
+    Phases,
+    RunFile,
+    ScheduleName,
+    Stages,
+)
 from eoray.cli.outcome import Result, run_verb
 from eoray.cli.submit import say
 
@@ -19,6 +27,7 @@ def render(
     overrides: Overrides = None,
     *,
     stage: Stages = None,
+    phases: Phases = False,
     cron: Annotated[
         str | None, typer.Option(help="Render a schedule: minute, hour, day, month, weekday.")
     ] = None,
@@ -48,15 +57,21 @@ def render(
         if cron is None and (name is not None or lookback_days is not None):
             raise ConfigError("--name and --lookback-days belong to a schedule; add --cron")
         if rayjob:
-            return {"text": render_rayjob(run_file, given, stages)}
+            return {"text": render_rayjob(run_file, given, stages, phases=phases)}
         if images:
             return {"text": render_images(run_file, given)}
         if cron is None:
-            return {"text": render_job(run_file, given, stages)}
+            return {"text": render_job(run_file, given, stages, phases=phases)}
         when = _timetable(cron, time_zone)
         return {
             "text": render_schedule(
-                run_file, given, stages, when=when, name=name, lookback_days=lookback_days
+                run_file,
+                given,
+                stages,
+                when=when,
+                name=name,
+                lookback_days=lookback_days,
+                phases=phases,
             )
         }
 

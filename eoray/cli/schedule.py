@@ -15,6 +15,7 @@ from eoray.cli.options import (
     LookbackDays,
     Namespace,
     Overrides,
+    Phases,
     RunFile,
     ScheduleName,
     Stages,
@@ -22,7 +23,7 @@ from eoray.cli.options import (
     cluster_section,
 )
 from eoray.cli.outcome import Result, run_verb
-from eoray.cli.submit import of_environment, say
+from eoray.cli.submit import bounds, of_environment, say
 
 if TYPE_CHECKING:
     from eoray.k8s.schedule import Schedule
@@ -46,6 +47,7 @@ def apply(
     lookback_days: LookbackDays = None,
     name: ScheduleName = None,
     stage: Stages = None,
+    phases: Phases = False,
     missed_seconds: Annotated[
         int, typer.Option(min=200, help="A tick that could not start for so long is given up.")
     ] = 3600,
@@ -58,12 +60,11 @@ def apply(
         from datetime import UTC, datetime
 
         from eoray.config import load_config
-        from eoray.k8s.bound import bound_of
         from eoray.k8s.schedule import Timetable
         from eoray.k8s.schedule import schedule as schedule_file
 
         given = [*of_environment(run_file, overrides or []), *(overrides or [])]
-        for line in bound_of(load_config(run_file, given).cluster).lines():
+        for line in bounds(load_config(run_file, given), stage or (), phases=phases):
             say(f"each run: {line}")
         made = schedule_file(
             run_file,
@@ -73,6 +74,7 @@ def apply(
             lookback_days=lookback_days,
             name=name,
             stages=stage or (),
+            phases=phases,
             missed_s=missed_seconds,
         )
         when, now = Timetable(cron, time_zone), datetime.now(UTC)

@@ -15,6 +15,7 @@ from eoray.cli.options import (
     Items,
     LookbackDays,
     Overrides,
+    Phases,
     Reasons,
     RunFile,
     Since,
@@ -41,9 +42,7 @@ def submit(
         str | None,
         typer.Option("--cluster", metavar="NAME", help="Run on this RayCluster, which stays."),
     ] = None,
-    phases: Annotated[
-        bool, typer.Option("--phases", help="A job for each group of stages; waits between them.")
-    ] = False,
+    phases: Phases = False,
     heal: Annotated[
         bool,
         typer.Option("--heal", help="Read again what could not be read, as `eoray heal` does."),
@@ -96,6 +95,7 @@ def submit(
         from eoray.k8s.forecast import forecast
         from eoray.k8s.job import submit_phases
         from eoray.k8s.kubeconfig import is_pod
+        from eoray.k8s.phases import check_idle_gpus
         from eoray.k8s.sizing import size_head
         from eoray.k8s.window import move_window
 
@@ -111,6 +111,8 @@ def submit(
         config = config if window is None else move_window(config, window)
         folder = Path(run_file).resolve().parent
         check_run(config, folder)
+        if not phases and healing is None:
+            check_idle_gpus(config, stage or ())
         _look_at_lease(config, folder)
         # planning needs more memory than a pod has that only submits
         is_shown = healing is None and (not is_pod() if estimate is None else estimate)
@@ -124,7 +126,7 @@ def submit(
                 config = load_config(run_file, given)
                 config = config if window is None else move_window(config, window)
                 lines.append(head.line())
-        for line in [*lines, *_bounds(config, stage or (), phases=phases)]:
+        for line in [*lines, *bounds(config, stage or (), phases=phases)]:
             say(line)
         how: dict[str, Any] = {
             "stages": stage or (),
@@ -214,7 +216,7 @@ def _follow_one(job: Job, *, detach: bool, quiet: bool) -> State:
     return job.status()
 
 
-def _bounds(config: RunConfig, stages: Sequence[str], *, phases: bool) -> list[str]:
+def bounds(config: RunConfig, stages: Sequence[str], *, phases: bool) -> list[str]:
     """What the run may use at most, phase by phase."""
     from eoray.k8s.bound import EXCLUDED, bound_of
     from eoray.k8s.phases import split_phases
@@ -222,8 +224,8 @@ def _bounds(config: RunConfig, stages: Sequence[str], *, phases: bool) -> list[s
     if not phases:
         return bound_of(config.cluster).lines()
     found = split_phases(config, stages)
-    bounds = [(phase, bound_of(phase.config.cluster).lines()[0]) for phase in found]
-    return [*(f"{', '.join(phase.stages)}: {line}" for phase, line in bounds), EXCLUDED]
+    lines = [(phase, bound_of(phase.config.cluster).lines()[0]) for phase in found]
+    return [*(f"{', '.join(phase.stages)}: {line}" for phase, line in lines), EXCLUDED]
 
 
 def _lease(*, wait: bool, take_over: bool) -> list[str]:

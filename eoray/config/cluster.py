@@ -184,6 +184,8 @@ class ClusterSection(Section):
     """The run is ended when its pods have not started by then."""
     keep_seconds: Annotated[int, Field(ge=0, le=60)] = 60
     """Pods live on for this time behind the end of a run."""
+    node_linger_minutes: Annotated[int, Field(ge=0)] = 10
+    """Nodes stay for this time behind their last pod, as their autoscaler is set; they are paid."""
     queue: str | None = None
     """Kueue's local queue."""
     priority: str | None = None
@@ -191,7 +193,7 @@ class ClusterSection(Section):
     protect_head: bool = True
     """Let no drain of its node end the head (a PodDisruptionBudget while the run lasts)."""
     history: Count = 8
-    """Ended attempts of a run that are kept in the cluster."""
+    """Newest ended attempts that are kept in the cluster, of a run and of a schedule."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> ClusterSection:

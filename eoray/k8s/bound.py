@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from eoray.config import ClusterSection
 
-NODE_LINGER_MINUTES = 10
-"""Minutes that a node stays behind its last pod, by the usual autoscalers' defaults."""
-
 EXCLUDED = (
     "not counted: waiting in a queue and starting again after preemption, storage, egress, "
     "requests, and an operator that is down, since it alone ends the pods"
@@ -50,7 +47,7 @@ def bound_of(cluster: ClusterSection) -> Bound:
     work = cluster.start_minutes + cluster.deadline_minutes
     if cluster.ray_cluster is not None:
         return Bound(work / 60, 0, 0.0, 0.0, 0, None, cluster.ray_cluster)
-    minutes = work + cluster.keep_seconds / 60 + NODE_LINGER_MINUTES
+    minutes = work + cluster.keep_seconds / 60 + cluster.node_linger_minutes
     hours = minutes / 60
     groups, head = cluster.workers, cluster.head
     prices = [head.price_per_hour, *(group.price_per_hour for group in groups)]

@@ -1,7 +1,7 @@
 """Phases: stages of a run that need the same worker groups, a RayJob each, one after another.
 
 An autoscaled job of all stages needs none of this. Fixed groups do: GPUs would idle while scenes
-are read.
+are read, which is refused.
 """
 
 from __future__ import annotations
@@ -24,6 +24,41 @@ class Phase:
     stages: tuple[str, ...]
     config: RunConfig
     """The run with the groups of this phase alone."""
+
+
+def check_idle_gpus(config: RunConfig, stages: Sequence[str] = ()) -> None:
+    """Refuse GPUs of a fixed number that wait in a job while scenes are read.
+
+    Args:
+        config: The run.
+        stages: Those of the job; () for all.
+
+    Raises:
+        ConfigError: There are some, in a group whose own stages do not say that cube uses them.
+    """
+    cluster = config.cluster
+    is_fixed = cluster.ray_cluster is None and not cluster.autoscale
+    if not is_fixed or "cube" not in (stages or config.stages()):
+        return
+    for group in cluster.workers:
+        if group.gpus and "cube" not in group.stages:
+            raise ConfigError(
+                f"cluster.workers: group {group.name!r} would hold {group.gpus * group.max} GPUs "
+                "while cube reads scenes, because cluster.autoscale is false; give each group its "
+                "stages and submit with --phases, or let groups grow (cluster.autoscale: true). A "
+                "group whose stages name cube is taken as it is"
+            )
+
+
+def to_phases(
+    config: RunConfig, stages: Sequence[str] = (), *, phases: bool = False
+) -> list[Phase]:
+    """The jobs of a submission: its phases, or one of all that was asked for.
+
+    Raises:
+        ConfigError: As :func:`split_phases`.
+    """
+    return split_phases(config, stages) if phases else [Phase(tuple(stages), config)]
 
 
 def split_phases(config: RunConfig, stages: Sequence[str] = ()) -> list[Phase]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from eoray.config import load_config
-from eoray.k8s.checks import check_rayjob
+from eoray.k8s.checks import check_rayjob, check_run
+from eoray.k8s.phases import to_phases
 from eoray.k8s.rayjob import build_rayjob
 from eoray.k8s.schedule import plan_schedule
 from eoray.k8s.submit import plan_attempt
@@ -35,14 +36,20 @@ _WARNING = """\
 """
 
 
-def render_job(path: str | Path, overrides: Sequence[str] = (), stages: Sequence[str] = ()) -> str:
+def render_job(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    stages: Sequence[str] = (),
+    *,
+    phases: bool = False,
+) -> str:
     """The Job that submits a run once, and its run file, as YAML; no cluster is asked.
 
     Raises:
         ConfigError: The run file cannot be used, or not by pods.
     """
     config = load_config(path, overrides)
-    plan = plan_submission(config, Path(path).resolve().parent, stages=stages)
+    plan = plan_submission(config, Path(path).resolve().parent, stages=stages, phases=phases)
     namespace = config.cluster.namespace
     return _write(_OWNED, build_run_file(plan, namespace), build_job(plan, namespace))
 
@@ -55,6 +62,7 @@ def render_schedule(
     when: Timetable,
     name: str | None = None,
     lookback_days: int | None = None,
+    phases: bool = False,
 ) -> str:
     """The CronJob of a schedule, and its run file, as YAML; no cluster is asked.
 
@@ -62,7 +70,8 @@ def render_schedule(
         ConfigError: The run file, the expression, the zone or the name cannot be used.
     """
     config = load_config(path, overrides)
-    plan = plan_schedule(config, Path(path).resolve().parent, when, name, stages, lookback_days)
+    folder = Path(path).resolve().parent
+    plan = plan_schedule(config, folder, when, name, stages, lookback_days, phases=phases)
     namespace = config.cluster.namespace
     cronjob = build_cronjob(
         plan, namespace, cron=when.cron, time_zone=when.time_zone, missed_s=when.missed_s
@@ -71,19 +80,26 @@ def render_schedule(
 
 
 def render_rayjob(
-    path: str | Path, overrides: Sequence[str] = (), stages: Sequence[str] = ()
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    stages: Sequence[str] = (),
+    *,
+    phases: bool = False,
 ) -> str:
-    """The RayJob of a run's first attempt as YAML, to read; no cluster is asked.
+    """The RayJob of a run's first attempt, of each phase, as YAML, to read; no cluster is asked.
 
     Raises:
         ConfigError: The run file cannot be used, or not by pods.
     """
     config = load_config(path, overrides)
-    attempt = plan_attempt(config, Path(path).resolve().parent, stages=stages)
-    rayjob = build_rayjob(attempt, config.cluster.namespace or "default")
-    check_rayjob(rayjob)
-    rayjob["metadata"]["annotations"]["argocd.argoproj.io/sync-options"] = "Prune=false"
-    return _write(_WARNING, rayjob)
+    folder = Path(path).resolve().parent
+    parts = to_phases(config, stages, phases=phases)
+    attempts = [plan_attempt(part.config, folder, stages=part.stages) for part in parts]
+    rayjobs = [build_rayjob(each, config.cluster.namespace or "default") for each in attempts]
+    for rayjob in rayjobs:
+        check_rayjob(rayjob)
+        rayjob["metadata"]["annotations"]["argocd.argoproj.io/sync-options"] = "Prune=false"
+    return _write(_WARNING, *rayjobs)
 
 
 def render_images(path: str | Path, overrides: Sequence[str] = ()) -> str:
@@ -93,7 +109,7 @@ def render_images(path: str | Path, overrides: Sequence[str] = ()) -> str:
         ConfigError: The run file cannot be used, or not by pods.
     """
     config = load_config(path, overrides)
-    plan_attempt(config, Path(path).resolve().parent)
+    check_run(config, Path(path).resolve().parent)
     return "".join(f"{image}\n" for image in images_of(config.cluster))
 
 

@@ -147,7 +147,7 @@ class Schedule:
         self.cluster.patch_cronjob(self.name, {"spec": {"suspend": wanted}})
 
 
-def schedule(
+def schedule(  # noqa: PLR0913 - one schedule, and all that may be said about it
     path: str | Path,
     overrides: Sequence[str] = (),
     *,
@@ -156,6 +156,7 @@ def schedule(
     lookback_days: int | None = None,
     name: str | None = None,
     stages: Sequence[str] = (),
+    phases: bool = False,
     missed_s: int = MISSED_S,
 ) -> Schedule:
     """Let a cluster submit a run file again and again; a schedule of this name is changed.
@@ -171,6 +172,7 @@ def schedule(
         lookback_days: Length of the window; None keeps the first day, so that the record grows.
         name: Of the schedule; the run's name if not given.
         stages: Some of its stages; () for all.
+        phases: A job for each sequence of stages with the same worker groups, one after another.
         missed_s: Seconds after which a tick that could not start is given up.
 
     Raises:
@@ -182,7 +184,8 @@ def schedule(
 
     config = load_config(path, overrides)
     when = Timetable(cron, time_zone, missed_s)
-    plan = plan_schedule(config, Path(path).resolve().parent, when, name, stages, lookback_days)
+    folder = Path(path).resolve().parent
+    plan = plan_schedule(config, folder, when, name, stages, lookback_days, phases=phases)
     return apply_schedule(connect(config.cluster), plan, when)
 
 
@@ -193,6 +196,8 @@ def plan_schedule(
     name: str | None = None,
     stages: Sequence[str] = (),
     lookback_days: int | None = None,
+    *,
+    phases: bool = False,
 ) -> SubmitPlan:
     """Check all that can be checked of a schedule without a cluster.
 
@@ -203,13 +208,16 @@ def plan_schedule(
         name: Of the schedule; the run's name if not given.
         stages: Some of its stages; () for all.
         lookback_days: Length of the window.
+        phases: A job for each sequence of stages with the same worker groups.
 
     Raises:
         ConfigError: The run file, the expression, the zone or the name cannot be used.
     """
     (tick,) = when.next_ticks(datetime.now(UTC), 1)
     check_name(name or config.name)
-    plan = plan_submission(config, folder, name=name, stages=stages, lookback_days=lookback_days)
+    plan = plan_submission(
+        config, folder, name=name, stages=stages, lookback_days=lookback_days, phases=phases
+    )
     move_window(config, Window(tick, lookback_days))  # the first window is one
     return plan
 

@@ -17,8 +17,9 @@ from eoray.k8s.checks import check_rayjob, check_run, try_pods, warn_of_tag
 from eoray.k8s.client import Cluster
 from eoray.k8s.existing import adopt_cluster
 from eoray.k8s.forecast import most_cpus
-from eoray.k8s.names import ATTEMPT, RUN, SUBMISSION, attempt_name, run_key
+from eoray.k8s.names import ATTEMPT, RUN, SCHEDULE, SUBMISSION, attempt_name, run_key
 from eoray.k8s.nodes import check_gpus
+from eoray.k8s.phases import check_idle_gpus
 from eoray.k8s.rayjob import Attempt, build_budget, build_config_map, build_rayjob
 from eoray.k8s.records import find_recorded
 from eoray.k8s.refusals import AlreadyExistsError, ForbiddenError, RefusedError
@@ -123,7 +124,8 @@ def plan_attempt(
         heal: Read again what could not be read, instead.
 
     Raises:
-        ConfigError: The run file cannot be carried out in pods, or stages are asked of a heal.
+        ConfigError: The run file cannot be carried out in pods, GPUs would idle, or stages are
+            asked of a heal.
     """
     if heal is not None and stages:
         raise ConfigError(
@@ -131,6 +133,8 @@ def plan_attempt(
             "was made of it; leave the stages out"
         )
     check_run(config, folder)
+    if heal is None:
+        check_idle_gpus(config, stages)
     resolved = with_absolute_paths(config, folder)
     ray = config.cluster.ray_version or _own_ray()
     asked, work = (stages, "") if heal is None else (tuple(heal.words()), "heal")
@@ -138,15 +142,23 @@ def plan_attempt(
     return Attempt(key, 1, _with_workers(resolved), tuple(stages), schedule, ray, heal)
 
 
-def prune_history(cluster: Cluster, key: str, keep: int) -> list[str]:
-    """Delete the oldest ended attempts of a run beyond a number; their records stay.
+def prune_history(
+    cluster: Cluster, key: str, keep: int, *, schedule: str | None = None
+) -> list[str]:
+    """Delete the oldest ended attempts beyond a number; what has not ended, and records, stay.
+
+    Args:
+        cluster: Where they are.
+        key: The run.
+        keep: Newest ended attempts of the run, and of the schedule, that stay.
+        schedule: The schedule that the run belongs to: each of its windows is a run of its own.
 
     Returns:
-        Names of the deleted ones.
+        Names of the deleted ones, oldest first.
     """
-    ended = [job for job in cluster.rayjobs(f"{RUN}={key}") if state_of(job).is_finished]
-    surplus = sorted(ended, key=_number)[: max(0, len(ended) - keep)]
-    names = [job["metadata"]["name"] for job in surplus]
+    selectors = [f"{RUN}={key}", *([f"{SCHEDULE}={schedule}"] if schedule else [])]
+    surplus = [job for one in selectors for job in _surplus(cluster.rayjobs(one), keep)]
+    names = dict.fromkeys(job["metadata"]["name"] for job in sorted(surplus, key=_age))
     return [name for name in names if cluster.delete_rayjob(name)]
 
 
@@ -174,6 +186,16 @@ def _attach(
     return Submission(metadata["name"], attempt.key, what, state)
 
 
+def _surplus(rayjobs: list[dict[str, Any]], keep: int) -> list[dict[str, Any]]:
+    ended = [job for job in rayjobs if state_of(job).is_finished]
+    return sorted(ended, key=_age)[: max(0, len(ended) - keep)]
+
+
+def _age(rayjob: Mapping[str, Any]) -> tuple[str, int]:
+    """Sorts by when an attempt was made, the oldest first."""
+    return rayjob["metadata"]["creationTimestamp"], _number(rayjob)
+
+
 def _create(
     cluster: Cluster,
     attempt: Attempt,
@@ -195,8 +217,9 @@ def _create(
             raise
         return _attach(cluster, attempt, there, tell, dry_run=dry_run)
     _add_owned(cluster, attempt, made, tell)
-    with suppress(ForbiddenError):  # schedules may submit, not delete
-        prune_history(cluster, attempt.key, attempt.config.cluster.history)
+    with suppress(ForbiddenError):  # in a role that may submit and not delete
+        keep = attempt.config.cluster.history
+        prune_history(cluster, attempt.key, keep, schedule=attempt.schedule)
     return Submission(attempt.name, attempt.key, "created", state_of(made))
 
 

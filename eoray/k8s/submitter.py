@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eoray.config import dump_config
+from eoray.config import dump_config, with_absolute_paths
 from eoray.config.cluster import NAME_PATTERN
 from eoray.errors import ConfigError
 from eoray.k8s.checks import check_rayjob
 from eoray.k8s.names import PART_OF, SCHEDULE
 from eoray.k8s.network import ca_volume, network_environment
+from eoray.k8s.phases import to_phases
 from eoray.k8s.pods import CONTAINER_SECURITY, POD_SECURITY, RUN_FOLDER
 from eoray.k8s.rayjob import build_rayjob
 from eoray.k8s.submit import plan_attempt
@@ -52,6 +53,8 @@ class SubmitPlan:
     cluster: ClusterSection
     stages: tuple[str, ...] = ()
     lookback_days: int | None = None
+    n_phases: int = 0
+    """Jobs one after another; 0: one of all stages."""
 
     @property
     def run_file(self) -> str:
@@ -66,6 +69,7 @@ def plan_submission(
     name: str | None = None,
     stages: Sequence[str] = (),
     lookback_days: int | None = None,
+    phases: bool = False,
 ) -> SubmitPlan:
     """What pods shall submit, checked as if it were submitted now.
 
@@ -75,25 +79,29 @@ def plan_submission(
         name: Of the schedule; the run's if not given.
         stages: Some of its stages; () for all.
         lookback_days: Days of the window; None lets the record grow.
+        phases: A job for each sequence of stages with the same worker groups.
 
     Raises:
-        ConfigError: The run file cannot be carried out in pods.
+        ConfigError: The run file cannot be carried out in pods, or not divided.
     """
     if _submit_image(config.cluster) is None:
         raise ConfigError(
             "cluster.submit.image: missing, and there is no cluster.image to take; name the image "
             "of the pods that submit"
         )
-    attempt = plan_attempt(config, folder, stages=stages)
-    check_rayjob(build_rayjob(attempt, "default"))
+    parts = to_phases(config, stages, phases=phases)
+    attempts = [plan_attempt(part.config, folder, stages=part.stages) for part in parts]
+    for attempt in attempts:
+        check_rayjob(build_rayjob(attempt, "default"))
     own = config.cluster.ray_cluster is None  # one that stays says itself which Ray it has
     # what holds for this machine holds in no pod: its context, and Ray as it is installed here
     there = {"context": None, "namespace": None}
-    cluster = attempt.config.cluster.model_copy(
-        update={**there, "ray_version": attempt.ray_version} if own else there
+    cluster = config.cluster.model_copy(
+        update={**there, "ray_version": attempts[0].ray_version} if own else there
     )
-    text = dump_config(attempt.config.model_copy(update={"cluster": cluster}))
-    return SubmitPlan(name or config.name, text, cluster, tuple(stages), lookback_days)
+    text = dump_config(with_absolute_paths(config, folder).model_copy(update={"cluster": cluster}))
+    n_phases = len(parts) if phases else 0
+    return SubmitPlan(name or config.name, text, cluster, tuple(stages), lookback_days, n_phases)
 
 
 def check_name(name: str) -> None:
@@ -192,7 +200,7 @@ def _job_spec(
 ) -> dict[str, Any]:
     minutes = plan.cluster.start_minutes + plan.cluster.deadline_minutes
     return {
-        "activeDeadlineSeconds": minutes * 60 + _SEE_END_S,
+        "activeDeadlineSeconds": max(1, plan.n_phases) * minutes * 60 + _SEE_END_S,
         "backoffLimit": 2,
         "podFailurePolicy": {
             "rules": [
@@ -267,9 +275,11 @@ def _pod(plan: SubmitPlan, env: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _command(plan: SubmitPlan) -> list[str]:
+    phases = ["--phases"] if plan.n_phases else []
     stages = [word for stage in plan.stages for word in ("--stage", stage)]
     days = [] if plan.lookback_days is None else ["--lookback-days", str(plan.lookback_days)]
-    return ["eoray", "submit", f"{RUN_FOLDER}/run.yaml", "--wait", "--json", *stages, *days]
+    words = [*phases, *stages, *days]
+    return ["eoray", "submit", f"{RUN_FOLDER}/run.yaml", "--wait", "--json", *words]
 
 
 def _schedule_env(name: str) -> list[dict[str, Any]]:

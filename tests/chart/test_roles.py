@@ -10,7 +10,7 @@ from tests.chart.release import Manifest, Release, render
 
 CREATE, READ, LIST = "create", {"get", "list", "watch"}, {"get", "list"}
 SUBMIT = {
-    "rayjobs.ray.io": {CREATE, "patch"} | READ,
+    "rayjobs.ray.io": {CREATE, "patch", "delete"} | READ,
     "configmaps": {CREATE, "patch"},
     "pods": READ,
     "events": READ,
@@ -20,7 +20,6 @@ ROLES: dict[str, dict[str, set[str]]] = {
     "eoray-schedule": SUBMIT,
     "eoray-user": SUBMIT
     | {
-        "rayjobs.ray.io": {CREATE, "patch", "delete"} | READ,
         "rayclusters.ray.io": {"delete"} | LIST,
         "pods/log": {"get"},
         "pods/portforward": {CREATE, "get"},

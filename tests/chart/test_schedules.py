@@ -149,4 +149,10 @@ def test_a_changed_run_file_is_another_object(plain: Release) -> None:
 
 def test_an_upgrade_keeps_the_run_file_of_an_unfinished_tick(plain: Release) -> None:
     (config,) = plain.named("ConfigMap").values()
-    assert config["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert config["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_a_rollback_makes_the_run_file_that_it_goes_back_to(plain: Release) -> None:
+    (config,) = plain.named("ConfigMap").values()
+    hooks = config["metadata"]["annotations"]["helm.sh/hook"].split(",")
+    assert hooks == ["pre-install", "pre-upgrade", "pre-rollback"]

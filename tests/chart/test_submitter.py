@@ -89,9 +89,10 @@ def config() -> RunConfig:
     return parse_config(RUN_FILE)
 
 
-@pytest.fixture(scope="module", params=[None, 21])
+@pytest.fixture(scope="module", params=[(None, False), (21, False), (21, True)])
 def plan(config: RunConfig, request: pytest.FixtureRequest) -> SubmitPlan:
-    return plan_schedule(config, Path(), WHEN, "weekly", (), request.param)
+    days, phases = request.param
+    return plan_schedule(config, Path(), WHEN, "weekly", (), days, phases=phases)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,7 @@ def rendered(plan: SubmitPlan) -> dict[str, Manifest]:
         "startingDeadlineSeconds": WHEN.missed_s,
         "runDeadlineSeconds": 37800,  # start_minutes and deadline_minutes of the run file
         "lookbackDays": plan.lookback_days or 0,
+        "phases": plan.n_phases > 0,
         "runFile": plan.text,
     }
     release = render(VALUES | {"schedules": [schedule]})

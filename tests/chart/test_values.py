@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import helm_python
 import pytest
 import yaml
 
+from eoray.errors import ConfigError
+from eoray.k8s.cron import parse_cron
 from tests.chart.release import CHART, Manifest, render
 
+CRON = Path(__file__).resolve().parents[1] / "k8s" / "cron.json"
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 (GROUP,) = VALUES["cluster"]["groups"]
@@ -122,18 +127,39 @@ def test_extra_egress_to_metadata_addresses_is_refused(cidr: str) -> None:
         render({"networkPolicy": {"egress": {"extra": extra}}})
 
 
+NEVER = [
+    "0 3 30 2 *", "0 3 31 4,6 *", "0 3 30,31 2 *", "0 3 31 11 *", " 0  3  31 9 * ",
+    "0 3 30-31 2 *", "0 3 30/1 FEB *", "0 3 31 2-6/2 *", "0 3 31 sep,Nov ?", "0 3 31 2,4-4 */1",
+    "0 3 31 4/7 *",
+]  # fmt: skip
+FIRES = [
+    "0 3 29 2 *", "0 3 31 2,3 *", "0 3 30 2 1", "@weekly", "0 3 29-31 2 *", "0 3 30 feb-mar *",
+    "0 3 31 2/3 *", "0 3 30-31 2 1-5", "0 3 31 */5 *", "0 3 ? 2 *", "0 3 30 2 */2",
+]  # fmt: skip
+ANSWERS: list[dict[str, str]] = json.loads(CRON.read_text())
+"""What the library of Kubernetes says."""
+
+
 @pytest.mark.parametrize(
-    "cron", ["0 3 30 2 *", "0 3 31 4,6 *", "0 3 30,31 2 *", "0 3 31 11 *", " 0  3  31 9 * "]
+    "cron", sorted({*NEVER, *(row["cron"] for row in ANSWERS if not {"ticks", "error"} & set(row))})
 )
 def test_expressions_that_never_fire_are_refused(cron: str) -> None:
     with pytest.raises(helm_python.HelmError, match="never fires"):
         render({"schedules": [SCHEDULE | {"cron": cron}]})
 
 
-@pytest.mark.parametrize("cron", ["0 3 29 2 *", "0 3 31 2,3 *", "0 3 30 2 1", "@weekly"])
-def test_expressions_that_fire_are_taken(cron: str) -> None:
-    job = render({"schedules": [SCHEDULE | {"cron": cron}]}).one("CronJob", "weekly")
-    assert job["spec"]["schedule"] == cron
+def test_expressions_that_fire_are_taken() -> None:
+    crons = sorted({*FIRES, *(row["cron"] for row in ANSWERS if "ticks" in row)})
+    schedules = [SCHEDULE | {"name": f"n{n}", "cron": cron} for n, cron in enumerate(crons)]
+    jobs = render({"schedules": schedules}).named("CronJob")
+    assert {job["spec"]["schedule"] for job in jobs.values()} == set(crons)
+
+
+@pytest.mark.parametrize(("crons", "is_taken"), [(NEVER, False), (FIRES, True)])
+def test_expressions_are_judged_as_by_eoray(crons: list[str], *, is_taken: bool) -> None:
+    for cron in crons:
+        with nullcontext() if is_taken else pytest.raises(ConfigError, match="never fires"):
+            parse_cron(cron)
 
 
 def test_a_chart_that_depends_on_this_one_may_hand_in_globals() -> None:

@@ -47,6 +47,15 @@ class Cluster:
     def kubectl(self) -> Kubectl:
         return Kubectl(self.programs / "kubectl", self.kubeconfig)
 
+    def helm(self, namespace: str, *words: str | Path, stdin: str | None = None) -> str:
+        """Run helm in a namespace, as administrator.
+
+        Raises:
+            ClusterError: It failed; with its stderr.
+        """
+        where = ("--kubeconfig", self.kubeconfig, "--namespace", namespace)
+        return run([self.programs / "helm", *words, *where], stdin=stdin, timeout_s=300)
+
     @property
     def machine(self) -> Machine:
         """The namespaces and programs.

@@ -20,7 +20,13 @@ def add_fake_gpu_nodes(machine: Machine, programs: Path, kubectl: Kubectl, n_nod
         _start_kwok(machine, programs)
     names = [f"gpu-{number}" for number in range(1, n_nodes + 1)]
     # Capacity stands in the status, which is not applied with the object: its own subresource.
-    all_of_it = {"cpu": "64", "memory": "512Gi", "pods": "110", "nvidia.com/gpu": GPUS_PER_NODE}
+    all_of_it = {
+        "cpu": "64",
+        "memory": "512Gi",
+        "ephemeral-storage": "2Ti",
+        "pods": "110",
+        "nvidia.com/gpu": GPUS_PER_NODE,
+    }
     capacity = json.dumps({"status": {"capacity": all_of_it, "allocatable": all_of_it}})
     kubectl.apply(*(_node(name, zone=number % 2) for number, name in enumerate(names)))
     for name in names:
@@ -45,6 +51,7 @@ def _start_kwok(machine: Machine, programs: Path) -> None:
 
 def _node(name: str, *, zone: int) -> dict[str, Any]:
     labels = {
+        "kubernetes.io/hostname": name,
         "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3",
         "topology.kubernetes.io/zone": f"zone-{zone}",
     }

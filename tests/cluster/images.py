@@ -123,18 +123,19 @@ def copy_interpreter(rootfs: Path) -> Path:
     library = Path(sysconfig.get_path("stdlib"))
     _copy_tree(library, rootfs)
     _copy_file(python, rootfs)
-    for shared in _shared_libraries([python, *library.glob("lib-dynload/*.so")]):
-        _copy_file(shared, rootfs)
+    copy_shared_libraries([python, *library.glob("lib-dynload/*.so")], rootfs)
     # it may lie in root's home, and pods are not root
     for parent in python.relative_to("/").parents:
         (rootfs / parent).chmod(0o755)
     return python
 
 
-def _shared_libraries(programs: Iterable[Path]) -> set[Path]:
+def copy_shared_libraries(programs: Iterable[Path], rootfs: Path) -> None:
+    """Copy every shared library that programs load, to the path that it has here."""
     # Lines of ldd: `libm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x…)` or `/lib64/ld-… (0x…)`.
     listed = run(["ldd", *programs])
-    return {Path(found) for found in re.findall(r"(?:=> |^\t)(/\S+) \(0x", listed, re.MULTILINE)}
+    for found in set(re.findall(r"(?:=> |^\t)(/\S+) \(0x", listed, re.MULTILINE)):
+        _copy_file(Path(found), rootfs)
 
 
 def _copy_tree(source: Path, rootfs: Path) -> None:

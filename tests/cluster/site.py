@@ -23,7 +23,6 @@ from eoray.testing.http import ArchiveServer, archive_server
 from eoray.testing.s3 import s3_server
 from tests.cluster.cluster import Cluster
 from tests.cluster.environment import EORAY_IMAGE
-from tests.cluster.machine import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "helm" / "eoray"
@@ -165,9 +164,7 @@ class Site:
 
     def helm(self, *words: str | Path) -> str:
         """Run helm in the namespace."""
-        helm = self.cluster.programs / "helm"
-        where = ("--kubeconfig", str(self.cluster.kubeconfig), "--namespace", self.namespace)
-        return run([helm, *words, *where], timeout_s=300)
+        return self.cluster.helm(self.namespace, *words)
 
     def pods(self, **labels: str) -> list[dict[str, Any]]:
         """Pods with some labels."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from kubernetes import client
 
 from deploy.render_manifests import FOLDER, NAMESPACE
+from tests.chart.test_roles import ROLES
 from tests.cluster.cluster import Cluster
 from tests.cluster.machine import wait_until
+from tests.cluster.test_roles import granted
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 
@@ -33,20 +34,8 @@ def applied(kubernetes_cluster: Cluster, api: client.ApiClient) -> Iterator[clie
 def test_manifests_give_the_submit_account_its_rights_and_no_other(
     applied: client.CoreV1Api, api: client.ApiClient
 ) -> None:
-    account = client.ApiClient(api.configuration)
     user = f"system:serviceaccount:{NAMESPACE}:eoray-submit"
-    account.set_default_header("Impersonate-User", user)
-
-    def may(verb: str, group: str, resource: str) -> bool:
-        wanted = {"namespace": NAMESPACE, "verb": verb, "group": group, "resource": resource}
-        review: Any = {"spec": {"resourceAttributes": wanted}}
-        answer = client.AuthorizationV1Api(account).create_self_subject_access_review(review)
-        return bool(answer.status and answer.status.allowed)
-
-    assert may("create", "ray.io", "rayjobs")
-    assert may("create", "", "configmaps")
-    assert not may("get", "", "secrets")
-    assert not may("create", "batch", "cronjobs")
+    assert granted(api, NAMESPACE, user) == ROLES["eoray-schedule"]
     (namespace,) = [
         n for n in applied.list_namespace().items if n.metadata and n.metadata.name == NAMESPACE
     ]

@@ -17,6 +17,7 @@ from eoray.k8s.names import SUBMISSION
 from eoray.k8s.rayjob import build_rayjob
 from eoray.k8s.refusals import RefusedError
 from eoray.k8s.submit import plan_attempt, submit_run
+from tests.cluster.cluster import Cluster as Kubernetes
 from tests.cluster.machine import wait_until
 from tests.cluster.pods import restricted_pod, wait_for_phase
 
@@ -42,8 +43,14 @@ cluster:
   claims: [{claim: outputs, path: /data}]
   workers:
     - {name: readers, max: 3}
-    - {name: gpu, gpus: 1, max: 2, node_selector: {pool: gpu}}
+    - {name: gpu, gpus: 1, max: 2, node_selector: {nvidia.com/gpu.product: NVIDIA-H100-80GB-HBM3}}
 """
+
+
+@pytest.fixture(autouse=True)
+def _nodes_have_gpus(kubernetes_cluster: Kubernetes) -> None:
+    """A group of the run asks for one, and an administrator sees whether there is any."""
+    kubernetes_cluster.add_fake_gpu_nodes(2)
 
 
 @pytest.fixture

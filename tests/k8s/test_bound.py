@@ -25,6 +25,15 @@ def test_bound_counts_all_pods_from_the_start_to_the_last_node(read_config: Any)
     assert bound.cost == pytest.approx(2.0 * (1 + 5 + 12))
 
 
+def test_time_of_nodes_behind_their_last_pod_is_a_value(read_config: Any) -> None:
+    hours = [
+        bound_of(read_config(f"cluster.node_linger_minutes={minutes}").cluster).hours
+        for minutes in (0, 10, 70)
+    ]
+    assert hours[2] - hours[0] == pytest.approx(70 / 60)
+    assert hours[1] == bound_of(read_config().cluster).hours
+
+
 def test_missing_price_leaves_the_cost_open(read_config: Any) -> None:
     bound = bound_of(read_config(GROUPS).cluster)
     assert bound.cost is None

@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from eoray.cli import main
-from eoray.config import STAGES, RunConfig
+from eoray.config import STAGES, RunConfig, parse_config
 from eoray.config.cluster import Stage
 from eoray.errors import ConfigError
+from eoray.k8s.client import Cluster
 from eoray.k8s.job import submit_phases
 from eoray.k8s.names import RUN
-from eoray.k8s.phases import split_phases
+from eoray.k8s.phases import check_idle_gpus, split_phases
+from eoray.k8s.render import render_rayjob
+from eoray.k8s.schedule import Timetable, plan_schedule
+from eoray.k8s.submit import plan_attempt, submit_run
+from eoray.k8s.submitter import build_cronjob
 from tests.k8s.conftest import RUN_FILE, ReadConfig
 from tests.k8s.fake_api import FakeApi
 from tests.k8s.fake_head import write_kubeconfig
@@ -75,6 +81,82 @@ def test_run_that_cannot_be_divided_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         split_phases(read_config(*TASK, *overrides), stages)
+
+
+FIXED = "cluster.autoscale=false"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stages"),
+    [
+        ((*TASK, BOTH, FIXED), ()),
+        ((*TASK, BOTH, FIXED), ("predict", "cube")),
+        ((*TASK, "cluster.workers=[{name: gpu, gpus: 1, max: 2}]", FIXED), ()),
+        ((*TASK, BOTH, FIXED, "cluster.queue=main"), ()),
+    ],
+)
+def test_gpus_that_would_idle_while_scenes_are_read_are_refused(
+    api: FakeApi,
+    cluster: Cluster,
+    read_config: ReadConfig,
+    overrides: Sequence[str],
+    stages: Sequence[str],
+) -> None:
+    with pytest.raises(ConfigError, match=r"group 'gpu' would hold 2 GPUs while .* --phases"):
+        submit_run(cluster, read_config(*overrides), Path(), stages=stages)
+    assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stages"),
+    [
+        ((*TASK, BOTH), ()),
+        ((*TASK, BOTH, FIXED), ("fit", "predict")),
+        ((*TASK, f"cluster.workers=[{READERS}]", FIXED), ()),
+        ((*TASK, "cluster.workers=[{name: gpu, gpus: 1, stages: [cube, fit]}]", FIXED), ()),
+        (("cluster={ray_cluster: eoray, autoscale: false, workers: [{gpus: 1}]}",), ()),
+    ],
+)
+def test_gpus_that_work_or_come_when_needed_are_taken(
+    read_config: ReadConfig, overrides: Sequence[str], stages: Sequence[str]
+) -> None:
+    check_idle_gpus(read_config(*overrides), stages)
+
+
+def test_each_phase_may_have_fixed_gpus(api: FakeApi, run_file: str) -> None:
+    assert names_of_groups(run_file, *TASK, BOTH, FIXED) == [["readers"], ["gpu"], ["readers"]]
+
+
+def names_of_groups(run_file: str, *overrides: str) -> list[list[str]]:
+    """Worker groups of the RayJobs that are rendered, phase by phase."""
+    rayjobs = yaml.safe_load_all(render_rayjob(run_file, overrides, phases=True))
+    specs = [rayjob["spec"]["rayClusterSpec"] for rayjob in rayjobs]
+    return [[group["groupName"] for group in spec["workerGroupSpecs"]] for spec in specs]
+
+
+def test_schedule_submits_in_phases_and_its_job_has_the_time_of_all(
+    read_config: ReadConfig,
+) -> None:
+    config, when = read_config(*TASK, BOTH, FIXED), Timetable("0 3 * * 1")
+    with pytest.raises(ConfigError, match="--phases"):
+        plan_schedule(config, Path(), when)
+    plan = plan_schedule(config, Path(), when, phases=True)
+    job = build_cronjob(plan, "maps", cron=when.cron, time_zone=when.time_zone)["spec"][
+        "jobTemplate"
+    ]["spec"]
+    assert job["activeDeadlineSeconds"] == 3 * (30 + 60) * 60 + 15 * 60
+    command = job["template"]["spec"]["containers"][0]["command"]
+    assert command[:3] == ["eoray", "submit", "/etc/eoray/run.yaml"]
+    assert "--phases" in command
+    assert keys(parse_config(plan.text)) == keys(config)
+
+
+def keys(config: RunConfig) -> list[str]:
+    """Keys of the runs of all phases."""
+    return [
+        plan_attempt(phase.config, Path(), stages=phase.stages).key
+        for phase in split_phases(config)
+    ]
 
 
 def test_stages_of_a_group_are_those_of_runs() -> None:
@@ -162,8 +244,12 @@ def test_any_phase_that_pods_cannot_carry_out_stops_all_before_the_first(
 
 
 def verb(*arguments: str) -> int:
+    return run_main(["submit", *arguments])
+
+
+def run_main(arguments: list[str]) -> int:
     with pytest.raises(SystemExit) as ended:
-        main(["submit", *arguments])
+        main(arguments)
     return int(ended.value.code or 0)
 
 
@@ -198,6 +284,28 @@ def test_verb_follows_phase_after_phase_and_leaves_with_the_first_failure(
     api.requests = Operator(api, ["SUCCEEDED", "SUCCEEDED"])
     assert verb(run_file, *TASK, BOTH, "--phases") == 0
     assert len(api.names("rayjobs")) == 4
+
+
+def test_verbs_that_make_schedules_know_phases(
+    api: FakeApi, run_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [run_file, *TASK, BOTH, FIXED, "--cron", "0 3 * * 1", "--phases"]
+    assert run_main(["render", *words]) == 0
+    rendered = capsys.readouterr().out
+    assert run_main(["schedule", "apply", *words, "cluster.namespace=maps"]) == 0
+    assert "each run: fit, predict: at most" in capsys.readouterr().err
+    (cronjob,) = [b for (kind, _, _), b in api.objects.items() if kind == "cronjobs"]
+    job = cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    assert "--phases" in job["command"]
+    assert "- --phases" in rendered
+
+
+def test_idle_gpus_end_the_verb_before_anything_is_asked(
+    api: FakeApi, run_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verb(run_file, *TASK, BOTH, FIXED) == 2
+    assert "submit with --phases" in capsys.readouterr().err
+    assert api.requests == []
 
 
 def test_phases_cannot_be_left_alone(api: FakeApi, run_file: str) -> None:

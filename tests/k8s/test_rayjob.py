@@ -144,7 +144,8 @@ def test_groups_start_empty_with_autoscaling_and_whole_without(read_config: Any)
     group = built(read_config(GPU, "cluster.deadline_minutes=60"))
     (gpu,) = group["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert (gpu["minReplicas"], gpu["replicas"], gpu["maxReplicas"]) == (0, 0, 2)
-    fixed = built(read_config(GPU, "cluster.deadline_minutes=60", "cluster.autoscale=false"))
+    config = read_config(GPU, "cluster.deadline_minutes=60", "cluster.autoscale=false")
+    fixed = built(config, stages=("fit",))
     (gpu,) = fixed["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert (gpu["minReplicas"], gpu["replicas"], gpu["maxReplicas"]) == (2, 2, 2)
     assert "enableInTreeAutoscaling" not in fixed["spec"]["rayClusterSpec"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from eoray.k8s.records import Recorded
 from eoray.k8s.refusals import AbsentError, RefusedError
 from eoray.k8s.states import DEPLOYMENT, JOB, resolve_word
 from eoray.k8s.submit import find_attempt, plan_attempt, prune_history, submit_run
+from eoray.k8s.window import Window, move_window
 from tests.k8s.fake_api import FakeApi
 
 NO_RIGHT = 'pods is forbidden: User "ann" cannot create resource "pods" in API group ""'
@@ -376,6 +378,33 @@ def test_oldest_ended_attempts_beyond_the_history_are_deleted(
     assert prune_history(cluster, made.key, 1) == [f"{made.key}-2", f"{made.key}-3"]
 
 
+def _tick(
+    cluster: Cluster, config: RunConfig, folder: Path, day: int, schedule: str = "daily"
+) -> str:
+    """Name of what a tick submits: each has a window, and so a run, of its own."""
+    window = Window(datetime(2024, 6, day, 3, tzinfo=UTC), 21)
+    return submit_run(cluster, move_window(config, window), folder, schedule=schedule).name
+
+
+def test_ended_runs_of_a_schedule_beyond_the_history_are_deleted(
+    api: FakeApi, cluster: Cluster, read_config: Any, folder: Path
+) -> None:
+    config = read_config("cluster.history=2")
+    lives = _tick(cluster, config, folder, 28)
+    api.set_status(lives, jobDeploymentStatus="Running", jobStatus="RUNNING")
+    by_hand = submit_run(cluster, config, folder).name
+    other = _tick(cluster, config, folder, 29, "weekly")
+    for name in (by_hand, other):
+        api.set_status(name, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    ticks = []
+    for day in range(1, 21):
+        ticks.append(_tick(cluster, config, folder, day))
+        api.set_status(ticks[-1], jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    lasts = _tick(cluster, config, folder, 21)
+    assert len({name[:-2] for name in ticks}) == 20
+    assert set(api.names("rayjobs")) == {lives, by_hand, other, *ticks[-2:], lasts}
+
+
 def test_run_is_found_by_attempt_key_or_name(cluster: Cluster, first: str) -> None:
     for name in (first, first[:-2], "slovenia"):
         assert find_attempt(cluster, name)["metadata"]["name"] == first
@@ -395,14 +424,17 @@ def test_missing_ray_version_is_named(read_config: Any, monkeypatch: Any) -> Non
 
 
 def test_schedule_needs_no_right_beyond_those_of_its_role(
-    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, first: str
+    api: FakeApi, cluster: Cluster, read_config: Any, folder: Path
 ) -> None:
     api.refuse["POST", "pods"] = (403, NO_RIGHT)  # tried, and done without
-    assert submit_run(cluster, config, folder, again=True).what == "attached"
-    api.set_status(first, jobDeploymentStatus="Complete", jobStatus="FAILED")
-    assert submit_run(cluster, config, folder).what == "created"
-    asked = {(method, path.split("?")[0].rsplit("/", 1)[-1]) for method, path in api.requests}
-    assert asked <= {
-        ("POST", "rayjobs"), ("GET", "rayjobs"), ("POST", "configmaps"), ("GET", "pods"),
-        ("POST", "poddisruptionbudgets"), ("POST", "pods"),
+    config = read_config("cluster.history=1")
+    for day in (1, 2, 3):
+        name = _tick(cluster, config, folder, day)
+        api.set_status(name, jobDeploymentStatus="Complete", jobStatus="FAILED")
+    _tick(cluster, config, folder, 3)
+    place = "/namespaces/maps/"
+    asked = {(method, path.split(place)[1].split("?")[0]) for method, path in api.requests}
+    assert {(method, kind.partition("/")[0]) for method, kind in asked} == {
+        ("POST", "rayjobs"), ("GET", "rayjobs"), ("DELETE", "rayjobs"), ("POST", "configmaps"),
+        ("GET", "pods"), ("POST", "pods"), ("POST", "poddisruptionbudgets"),
     }  # fmt: skip

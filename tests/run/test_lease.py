@@ -271,7 +271,7 @@ def test_renewal_goes_on_after_the_store_was_away(
     held.take(URL, lease._Claim("run"))
     plain, stop, calls = held._put, threading.Event(), []
 
-    def put(holder: Holder, tag: str | None) -> None:
+    def put(holder: Holder, tag: Any) -> None:
         calls.append(holder)
         if len(calls) == 1:
             message = "away"
@@ -395,7 +395,7 @@ def test_renewal_between_look_and_take_over_does_not_save_the_other(memory: Memo
     plain = taker.read
     calls: list[object] = []
 
-    def read() -> tuple[Holder | None, str | None]:
+    def read() -> tuple[Holder | None, Any]:
         seen = plain()
         if not calls:
             other._expire_at(clock() + LEASE_S + 1)

@@ -1,8 +1,11 @@
-{{/* What every submission needs: the RayJob, its run file, its head's disruption budget, and what explains Pending. */}}
+{{/*
+What every submission needs: the RayJob and the end of the oldest ones, its run file, its head's
+disruption budget, and what explains Pending.
+*/}}
 {{- define "eoray.rules.submit" -}}
 - apiGroups: [ray.io]
   resources: [rayjobs]
-  verbs: [create, get, list, watch, patch]
+  verbs: [create, get, list, watch, patch, delete]
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [create, patch]
