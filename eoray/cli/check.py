@@ -34,6 +34,9 @@ def check(
             min=1, metavar="N", help="Windows that --source compares, and dates with overlaps."
         ),
     ] = 20,
+    everything: Annotated[
+        bool, typer.Option("--all", help="With --source: every tile of every date, no sample.")
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -48,7 +51,7 @@ def check(
             from eoray.run.overlaps import measure_overlaps
             from eoray.run.source_check import check_source
 
-            compared = check_source(cube, samples=sample)
+            compared = check_source(cube, samples=None if everything else sample)
             overlaps, unread = measure_overlaps(cube, samples=sample)
             result["source"] = {
                 **compared.to_dict(),

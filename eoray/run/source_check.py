@@ -1,4 +1,4 @@
-"""Compare a cube with its source files, by sampling, on a path of its own.
+"""Compare a cube with its source files, by sampling or whole, on a path of its own.
 
 GDAL reads the files, four lines choose the granule of each pixel, the offset rule is applied, and
 every value must be the stored one. What a rule cannot tell is looked up in the data: whether the
@@ -77,12 +77,12 @@ class SourceReport:
         return [*self.mismatches, *self.offsets]
 
 
-def check_source(url: str, *, samples: int = SAMPLES, seed: int = 0) -> SourceReport:
-    """Read random windows of the scene product again from the source, and compare each value.
+def check_source(url: str, *, samples: int | None = SAMPLES, seed: int = 0) -> SourceReport:
+    """Read windows of the scene product again from the source, and compare each value.
 
     Args:
         url: The store folder.
-        samples: Windows of ``EDGE_PX`` pixels of 20 m.
+        samples: Random windows of ``EDGE_PX`` pixels of 20 m; None for every tile of every date.
         seed: Chooses them.
 
     Raises:
@@ -97,10 +97,9 @@ def check_source(url: str, *, samples: int = SAMPLES, seed: int = 0) -> SourceRe
         )
     chance, report = random.Random(seed), SourceReport()  # noqa: S311 - a sample, no secret
     judged: set[str] = set()
-    many = samples <= len(places)
-    for row, tile in chance.sample(places, samples) if many else chance.choices(places, k=samples):
+    for row, tile in _drawn(places, samples, chance):
         try:
-            _compare(reader, row, tile, chance, report)
+            _compare(reader, row, tile, None if samples is None else chance, report)
             for scene in row.scenes:
                 if scene.item_id not in judged:
                     judged.add(scene.item_id)
@@ -108,6 +107,15 @@ def check_source(url: str, *, samples: int = SAMPLES, seed: int = 0) -> SourceRe
         except (EorayError, OSError) as error:
             report.unread.append(f"{tile.id} at {row.entry}: {' '.join(str(error).split())[:200]}")
     return report
+
+
+def _drawn(
+    places: list[tuple[SceneRow, Tile]], samples: int | None, chance: random.Random
+) -> list[tuple[SceneRow, Tile]]:
+    if samples is None:
+        return places
+    many = samples <= len(places)
+    return chance.sample(places, samples) if many else chance.choices(places, k=samples)
 
 
 def places_of(url: str, reader: CubeReader) -> list[tuple[SceneRow, Tile]]:
@@ -137,8 +145,13 @@ def _known_rows(url: str, tiles: Sequence[Tile]) -> Iterator[SceneRow]:
 
 
 def _compare(
-    reader: CubeReader, row: SceneRow, tile: Tile, chance: random.Random, report: SourceReport
+    reader: CubeReader,
+    row: SceneRow,
+    tile: Tile,
+    chance: random.Random | None,
+    report: SourceReport,
 ) -> None:
+    """Compare a random window of a tile, or without a chance the tile."""
     lattice = tile.lattice
     table = reader.entries("s2", tile.zone)
     index = int(table.index[table.key == row.entry][0])
@@ -149,7 +162,8 @@ def _compare(
         )[0]
         return found
 
-    window = _window_of_valid(tile, stored, chance)
+    whole = tile.window(lattice.coarse)
+    window = whole if chance is None else _window_of_valid(tile, stored, chance)
     quality = stored("quality", window, lattice.coarse)
     scenes = [s for s in row.scenes if is_copied(s, tile.zone)]
     number, scl = _choose(scenes, tile, window)

@@ -13,22 +13,16 @@ import zarr
 
 from eoray.cli import main
 from eoray.cube import store
+from eoray.cube.read import CubeReader, CubeSource
 from eoray.errors import StoreError
 from eoray.run import load_run
-from eoray.run.source_check import check_source, judge_offset
+from eoray.run.source_check import SourceReport, check_source, judge_offset
 from eoray.sentinel2 import Scl
+from eoray.testing import ArchiveOptions, write_archive
 
 PART = ["time=2021-05-15/2021-06-20", "run.executor=inline"]
 PLAIN = "cube: {bands: [B04, B12], composite: {method: none}}"
-
-
-@pytest.fixture(scope="module")
-def made(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store; the archive is a copy, which tests may spoil."""
-    folder = tmp_path_factory.mktemp("made")
-    shutil.copytree(archive, folder / "archive")
-    path = folder / "run.yaml"
-    path.write_text(f"""\
+RUN_FILE = f"""\
 version: 1
 name: run
 aoi: archive/aoi.geojson
@@ -39,7 +33,16 @@ source:
   lineage: {{baseline_min: "02.00", mixed: true}}
 store: out
 {PLAIN}
-""")
+"""
+
+
+@pytest.fixture(scope="module")
+def made(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store; the archive is a copy, which tests may spoil."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(archive, folder / "archive")
+    path = folder / "run.yaml"
+    path.write_text(RUN_FILE)
     load_run(path, PART).execute(["cube"])
     return folder
 
@@ -50,6 +53,39 @@ def test_a_cube_is_what_its_source_gives(made: Path) -> None:
     assert report.values > 10_000
     assert (report.problems, report.unread) == ([], [])
     assert check_source(str(made / "out"), samples=6) == report
+
+
+ALL_BANDS = "bands: [B02, B03, B04, B05, B06, B07, B08, B8A, B11, B12]"
+
+
+def check_whole(folder: Path, time: str) -> SourceReport:
+    """Make a cube of all bands and compare every value of it; all that is there is compared."""
+    path = folder / "run.yaml"
+    path.write_text(RUN_FILE.replace("bands: [B04, B12]", ALL_BANDS))
+    load_run(path, [f"time={time}"]).execute(["cube"])
+    report = check_source(str(folder / "out"), samples=None)
+    reader = CubeReader(CubeSource(str(folder / "out")))
+    ledger, keys = reader.ledger("s2", 32), reader.entries("s2", 32).key
+    receipts = [ledger.get(tile, key) for tile in reader.tiles("s2") for key in keys]
+    assert report.samples == sum(r is not None and r.n_valid > 0 for r in receipts)
+    assert (report.problems, report.unread) == ([], [])
+    return report
+
+
+def test_every_value_of_the_record_is_the_sources(archive: Path, tmp_path: Path) -> None:
+    shutil.copytree(archive, tmp_path / "archive")
+    report = check_whole(tmp_path, "2020-01-01/2022-12-31")
+    assert report.samples > 50
+    assert report.values > 50 * 512 * 512 * 10
+
+
+@pytest.mark.slow
+def test_every_value_of_a_larger_place_is_the_sources(tmp_path: Path) -> None:
+    """Parts, tiles and blocks that meet."""
+    options = ArchiveOptions(size_px=1536, years=(2021,), dates_per_year=12)
+    write_archive(tmp_path / "archive", options, workers=2)
+    report = check_whole(tmp_path, "2021-01-01/2021-12-31")
+    assert report.samples > 50
 
 
 def test_a_value_that_is_not_the_sources_is_named(made: Path, tmp_path: Path) -> None:
