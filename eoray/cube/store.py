@@ -197,10 +197,14 @@ def _described(lattice: Lattice) -> str:
 
 
 def read_root(repository: icechunk.Repository) -> ZarrGroup:
-    """The root group of the newest commit, read only."""
+    """The root group of the newest commit, read only; an empty one before a product was made."""
     import zarr
+    from zarr.errors import GroupNotFoundError
 
-    return zarr.open_group(repository.readonly_session(BRANCH).store, mode="r")
+    try:
+        return zarr.open_group(repository.readonly_session(BRANCH).store, mode="r")
+    except GroupNotFoundError:
+        return zarr.open_group(zarr.storage.MemoryStore(), mode="w")
 
 
 def _check_same(attrs: Mapping[str, Any], spec: ProductSpec, zone: Zone) -> None:

@@ -11,7 +11,8 @@ import pytest
 from eoray.cube.check import check_cube
 from eoray.errors import ConflictError
 from eoray.run import load_run
-from eoray.run.lease import hold_store
+from eoray.run.driver import fence_store
+from eoray.run.lease import Holder, hold_store
 from tests.run.test_runs import make_reference
 from tests.s3_server import serve_s3
 
@@ -89,6 +90,15 @@ def test_driver_that_takes_over_wins_before_it_has_finished_anything(
         taker.join(60)
         assert taker.error is None
         assert check_cube("s3://maps/out").checksum == checksum
+
+
+def test_driver_begins_where_an_earlier_one_was_shut_out_before_its_first_commit(
+    write_run: Any, checksum: str
+) -> None:
+    run = load_run(write_run(more=MORE), YEAR)
+    fence_store(run.paths.repository, Holder("earlier", "host", 1, epoch=1))
+    run.execute(["cube"])
+    assert check_cube(run.paths.store).checksum == checksum
 
 
 def test_driver_that_waits_goes_on_when_the_folder_is_free(
