@@ -102,7 +102,8 @@ def _is_admission(said: str) -> bool:
     """Whether an object was refused, not its caller, who is told what he `cannot` do."""
     if "exceeded quota" in said or "violates PodSecurity" in said:
         return True
-    return '" is forbidden: ' in said and " cannot " not in said
+    why = said.partition('" is forbidden: ')[2]  # nothing where a right to connect is missing
+    return bool(why) and " cannot " not in why
 
 
 def _said(error: Any) -> tuple[str, str]:

@@ -253,13 +253,14 @@ def _status(error: BaseException) -> str:
 
 
 def _newest_commit(paths: RunPaths) -> str:
-    """Id of the newest commit that holds work; "" before there is a repository."""
+    """Id of the newest commit that holds work; "" before there is one."""
     try:
         repository = store.open_repository(paths.repository)
     except StoreError:
         return ""
     commits = repository.ancestry(branch=store.BRANCH)
-    return next(commit.id for commit in commits if FENCE not in commit.metadata)
+    work = (c.id for c in commits if c.parent_id is not None and FENCE not in c.metadata)
+    return next(work, "")
 
 
 @contextmanager

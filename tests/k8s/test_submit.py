@@ -13,7 +13,7 @@ from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.k8s.client import Cluster
 from eoray.k8s.names import ATTEMPT, CANCELLED, LIFE, RUN
 from eoray.k8s.records import Recorded
-from eoray.k8s.refusals import AbsentError, RefusedError
+from eoray.k8s.refusals import AbsentError, ForbiddenError, RefusedError
 from eoray.k8s.states import DEPLOYMENT, JOB, resolve_word
 from eoray.k8s.submit import find_attempt, plan_attempt, prune_history, submit_run
 from eoray.k8s.window import Window, move_window
@@ -301,6 +301,7 @@ def test_local_paths_are_refused_before_anything_is_asked(
     ("status", "message", "error", "said"),
     [
         (403, "rayjobs.ray.io is forbidden: User ann", ClusterError, "you may not create rayjobs"),
+        (403, 'rayjobs "a" is forbidden: ', ForbiddenError, "you may not create rayjobs"),
         (403, "exceeded quota: count/rayjobs.ray.io", RefusedError, "exceeded quota"),
         (
             400,

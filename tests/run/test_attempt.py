@@ -149,8 +149,11 @@ def test_fourth_start_without_a_commit_ends_the_attempt(paths: RunPaths) -> None
     assert record_of(paths)["reason"].startswith("StoreError: attempt 'a-1' was started 3 times")
 
 
-def test_fences_are_no_commits_that_starts_came_to(paths: RunPaths) -> None:
-    commit(paths, "one")
+@pytest.mark.parametrize("begun", [True, False])
+def test_fences_are_no_commits_that_starts_came_to(paths: RunPaths, begun: bool) -> None:
+    """Nor is the beginning of a repository, which the first of them makes."""
+    if begun:
+        commit(paths, "one")
     for number in range(3):
         die(paths)
         fence_store(paths.repository, Holder("a-01234567", "head", 1, number))
