@@ -242,12 +242,15 @@ def read_json(url: str) -> Any:
     return json.loads(read_bytes(url))
 
 
-def object_store(url: str, *, max_retries: int | None = None) -> obstore.store.ObjectStore:
+def object_store(
+    url: str, *, max_retries: int | None = None, timeout_s: float | None = None
+) -> obstore.store.ObjectStore:
     """Open an object store by URL; credentials come from the environment, as obstore reads it.
 
     Args:
         url: Bucket or container, and a prefix.
         max_retries: Of a request; None takes obstore's, which tries for minutes.
+        timeout_s: Of a request, its bytes included; None takes obstore's, 30 s.
     """
     from obstore.store import from_url
 
@@ -265,6 +268,8 @@ def object_store(url: str, *, max_retries: int | None = None) -> obstore.store.O
     if max_retries is not None and urlparse(url).scheme != "memory":
         patience = timedelta(seconds=20)
         options["retry_config"] = {"max_retries": max_retries, "retry_timeout": patience}
+    if timeout_s is not None and urlparse(url).scheme != "memory":
+        options.setdefault("client_options", {})["timeout"] = timedelta(seconds=timeout_s)
     return from_url(url, **options)
 
 

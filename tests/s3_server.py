@@ -1,17 +1,23 @@
-"""The object store of tests in this process: looked into, and refusing what a test says."""
+"""The object store of tests in this process: looked into, and failing as a test says."""
 
 from __future__ import annotations
 
+import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
+from typing import Literal
 
 import pytest
 
 from eoray.testing.s3 import RefusalError, S3Handler, S3Object, S3Store
+
+Fault = Literal["503", "truncate", "slow"]
+"""``truncate`` promises the whole body and sends half; ``slow`` is silent for a time, or until the
+client has left, and hangs up."""
 
 
 @dataclass
@@ -22,6 +28,10 @@ class FakeS3:
     buckets: set[str] = field(default_factory=lambda: {"maps"})
     refuse: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Method -> (status, code of S3) that it is answered with."""
+    fail: Callable[[int], Fault | None] = lambda number: None
+    """Called with the number of a GET of an object, from 1."""
+    slow_s: float = 30.0
+    n_get: int = 0
     requests: list[tuple[str, str]] = field(default_factory=list)
     """(method, ``bucket/key``) of all requests."""
     keys: list[str] = field(default_factory=list)
@@ -72,6 +82,7 @@ def serve_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
 
 class _Handler(S3Handler):
     fake: FakeS3
+    fault: Fault | None = None
 
     def admit(self) -> None:
         name = self.name.rstrip("/")
@@ -84,6 +95,25 @@ class _Handler(S3Handler):
             raise RefusalError(HTTPStatus(status), code)
         if name.partition("/")[0] not in self.fake.buckets:
             raise RefusalError(HTTPStatus.NOT_FOUND, "NoSuchBucket")
+        self.fault = self._next_fault() if self.command == "GET" and "/" in name else None
+        if self.fault == "503":
+            raise RefusalError(HTTPStatus.SERVICE_UNAVAILABLE, "SlowDown")
+        if self.fault == "slow":
+            select.select(
+                [self.connection], [], [], self.fake.slow_s
+            )  # readable once the client has left
+            raise ConnectionError
+
+    def _next_fault(self) -> Fault | None:
+        with self.fake.store.lock:
+            self.fake.n_get += 1
+            return self.fake.fail(self.fake.n_get)
+
+    def write_body(self, data: bytes) -> None:
+        if self.fault == "truncate":
+            data = data[: len(data) // 2]
+            self.close_connection = True
+        self.wfile.write(data)
 
 
 def _signer(authorization: str) -> str:

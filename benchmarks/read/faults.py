@@ -2,6 +2,11 @@
 
     python benchmarks/read/faults.py                       # an archive of its own, all kinds
     python benchmarks/read/faults.py --kinds 503,corrupt --share 0.1 --out faults.json
+    python benchmarks/read/faults.py --files jp2           # which GDAL reads
+
+Files are eoray's own reader's (``cog``) or GDAL's: JPEG 2000, or COGs packed by Zstandard, whose
+kinds are fewer: GDAL takes small files in one request, so that nothing behind the header can be
+``corrupt`` by itself, and ``lie`` moves the header of a TIFF.
 
 A server on loopback treats a share of an archive's files wrongly, each time they are asked for.
 Every pixel of the cube is compared with that of an undisturbed run: one that differs and carries no
@@ -14,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -22,33 +28,47 @@ from typing import Any
 
 import numpy as np
 
-KINDS = ("503", "404", "truncate", "hang-up", "reset", "slow", "corrupt", "lie")
+KINDS = {
+    "cog": ("503", "404", "truncate", "hang-up", "reset", "slow", "corrupt", "lie"),
+    "jp2": ("503", "404", "truncate", "hang-up", "reset", "slow"),
+    "zstd": ("503", "404", "truncate", "hang-up", "reset", "slow", "lie"),
+}
 BANDS = ("B02", "B04", "B8A", "B12")
 
 
 def measure(
-    archive: Path, folder: Path, kind: str, *, share: float = 0.05, days: str, seed: int = 1
+    archive: Path,
+    folder: Path,
+    kind: str,
+    *,
+    share: float = 0.05,
+    days: str,
+    seed: int = 1,
+    files: str = "cog",
 ) -> dict[str, Any]:
     """Build a cube while a share of the files cannot be read, and heal it.
 
     Args:
         archive: Of ``eoray.testing.write_archive``.
         folder: For the cubes; the undisturbed one is made once and kept there.
-        kind: One of ``KINDS``.
+        kind: One of ``KINDS[files]``.
         share: Of all files.
         days: First and last, as in a run file.
         seed: Chooses the files.
+        files: One of ``KINDS``.
 
     Returns:
         Counts, ``unflagged`` (pixels that differ without a bit) and ``healed`` (whether the
         checksum is that of the undisturbed run) among them.
     """
     from eoray.cube.check import check_cube
+    from eoray.reading.gdal import forget_answers
     from eoray.reading.requests import forget_gates
     from eoray.run import load_run
     from eoray.testing.http import archive_server
 
     forget_gates()
+    archive = repack(archive, folder / files, files)
     with archive_server(archive) as server:
         clean = folder / "clean"
         if not clean.exists():
@@ -58,6 +78,8 @@ def measure(
         chosen = random.Random(seed).sample(wanted, max(1, round(share * len(wanted))))
         server.set_broken(dict.fromkeys(chosen, kind))
         run = load_run(_run_file(folder, f"faulty-{kind}", server.url, days))
+        # GDAL knows no server of before: its port may be the same
+        forget_answers()
         begun = server.n_get
         run.execute(["cube"])
         requests = server.n_get - begun
@@ -70,6 +92,7 @@ def measure(
         again = check_cube(store)
     return {
         "kind": kind,
+        "packed": files,
         "files": len(wanted),
         "files_broken": len(chosen),
         "requests": requests,
@@ -81,6 +104,28 @@ def measure(
         "tasks_healed": healed.stages.get("cube", {}).get("tasks", 0),
         "healed": again.ok and again.checksum == check_cube(str(clean)).checksum,
     }
+
+
+def repack(archive: Path, folder: Path, files: str) -> Path:
+    """Copy an archive with its bands packed in another way, if not done before; without loss."""
+    import rasterio.shutil
+
+    if files == "cog" or folder.exists():
+        return archive if files == "cog" else folder
+    shutil.copytree(archive, folder)
+    options = {"compress": "zstd", "tiled": True, "blockxsize": 256, "blockysize": 256}
+    if files == "jp2":
+        options = {"QUALITY": "100", "REVERSIBLE": "YES"}
+    driver, suffix = ("JP2OpenJPEG", ".jp2") if files == "jp2" else ("GTiff", ".tif")
+    for path in sorted(folder.glob("sentinel-2-*/*/*.tif")):
+        packed = path.with_name(f"packed{suffix}")
+        rasterio.shutil.copy(str(path), str(packed), driver=driver, **options)
+        path.unlink()
+        packed.rename(path.with_suffix(suffix))
+    if files == "jp2":
+        for item in folder.glob("sentinel-2-*/*/*.json"):
+            item.write_text(item.read_text().replace('.tif"', '.jp2"'))
+    return folder
 
 
 def _run_file(folder: Path, name: str, url: str, days: str) -> Path:
@@ -150,7 +195,8 @@ def _read(reader: Any, tile: Any, resolution_m: int, name: str, key: str) -> np.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--files", choices=sorted(KINDS), default="cog")
+    parser.add_argument("--kinds", help="some of them, with commas between; default: all")
     parser.add_argument("--share", type=float, default=0.05)
     parser.add_argument("--days", default="2021-01-01/2021-12-31")
     parser.add_argument("--out", type=Path, help="write the rows to this file, too")
@@ -161,8 +207,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         archive = write_archive(folder / "archive", ArchiveOptions(size_px=64)).parent
-        for kind in options.kinds.split(","):
-            row = measure(archive, folder, kind, share=options.share, days=options.days)
+        chosen = options.kinds.split(",") if options.kinds else KINDS[options.files]
+        for kind in chosen:
+            row = measure(
+                archive, folder, kind, share=options.share, days=options.days, files=options.files
+            )
             rows.append(row)
             sys.stdout.write(json.dumps(row) + "\n")
             sys.stdout.flush()

@@ -12,7 +12,7 @@ import numpy as np
 from eoray.cube.holes import DeadLetter, read_letters
 from eoray.cube.ledger import Ledger, TileReceipt, digest_arrays
 from eoray.cube.read import CubeReader, CubeSource, PixelWindow
-from eoray.cube.scenes import PRODUCT
+from eoray.cube.scenes import PRODUCT, count_tile
 from eoray.grid import Tile, lattice_of
 
 
@@ -106,12 +106,9 @@ def _lines(reader: CubeReader, product: str, problems: list[str], *, quick: bool
             for receipt in receipts:
                 digest = receipt.digest
                 if not quick:
-                    digest = _digest_stored(reader, product, receipt, int(table.index[i]))
-                    if digest != receipt.digest:
-                        problems.append(
-                            f"{product} tile {receipt.tile.id} at {entry}: pixels hash to "
-                            f"{digest:016x}, the ledger says {receipt.digest:016x}"
-                        )
+                    arrays, fills = _stored(reader, product, receipt, int(table.index[i]))
+                    digest = digest_arrays(arrays, fills)
+                    problems += _contradictions(product, receipt, digest, arrays)
                 yield _line(product, receipt, digest)
 
 
@@ -122,7 +119,29 @@ def _line(product: str, receipt: TileReceipt, digest: int) -> str:
     )
 
 
-def _digest_stored(reader: CubeReader, product: str, receipt: TileReceipt, index: int) -> int:
+def _contradictions(
+    product: str, receipt: TileReceipt, digest: int, arrays: dict[str, np.ndarray]
+) -> Iterator[str]:
+    """What the pixels of a tile say otherwise than the ledger."""
+    place = f"{product} tile {receipt.tile.id} at {receipt.entry}"
+    if digest != receipt.digest:
+        yield f"{place}: pixels hash to {digest:016x}, the ledger says {receipt.digest:016x}"
+    coarse = receipt.tile.lattice.coarse
+    if product != PRODUCT or not {f"{coarse}m/mask", f"{coarse}m/quality"} <= arrays.keys():
+        return
+    n_valid, n_masked = count_tile(arrays, receipt.tile)
+    known_masked = n_masked if receipt.n_masked is None else receipt.n_masked
+    if (n_valid, n_masked) != (receipt.n_valid, known_masked):
+        yield (
+            f"{place}: {n_valid} pixels are valid and {n_masked} of them masked, the ledger says "
+            f"{receipt.n_valid} and {receipt.n_masked}; make the tile again in a new store"
+        )
+
+
+def _stored(
+    reader: CubeReader, product: str, receipt: TileReceipt, index: int
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Arrays of a tile and date by path, and their fill values."""
     arrays: dict[str, np.ndarray] = {}
     fills: dict[str, float] = {}
     tile = receipt.tile
@@ -141,7 +160,7 @@ def _digest_stored(reader: CubeReader, product: str, receipt: TileReceipt, index
             )
             arrays[path] = values[0] if has_time else values
             fills[path] = array.fill_value
-    return digest_arrays(arrays, fills)
+    return arrays, fills
 
 
 def _count(reader: CubeReader) -> tuple[int, int, int]:

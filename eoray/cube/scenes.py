@@ -43,6 +43,7 @@ from eoray.grid import (
 from eoray.reading.choice import Choice, choose
 from eoray.reading.cog import BlockMemory
 from eoray.reading.mosaic import FailedRead, Mosaic, ReadOptions, read_chosen
+from eoray.reading.requests import Patience
 from eoray.sentinel2 import FILL, SCALE, WAVELENGTHS_UM, Mask, Quality, Scl, native_resolution_m
 
 PRODUCT = "s2"
@@ -264,7 +265,9 @@ class SceneWorker:
             result = _cut(mosaic, layers, row.entry, tile, source, whole)
             if self.recipe.terrain is not None and result.n_valid:
                 here = scenes_over(row.scenes, tile)
-                mark_terrain(dict(result.arrays), tile, self.recipe.terrain, here)
+                patience = Patience(self.retries, self.seconds)
+                mark_terrain(dict(result.arrays), tile, self.recipe.terrain, here, patience)
+                result = replace(result, n_masked=count_tile(result.arrays, tile)[1])
             yield result
 
 
@@ -366,10 +369,7 @@ def _cut(
         resolution_m = int(path.split("m/", maxsplit=1)[0])
         arrays[path] = _paste(values, mosaic.frame, tile, resolution_m, fill)
     holes = tuple(_hole(failure) for failure in mosaic.failed if tile in failure.tiles)
-    levels = [m for m in tile.lattice.levels if f"{m}m/reflectance" in arrays]
-    finest = levels[0] if levels else tile.lattice.coarse
-    quality = arrays[f"{finest}m/quality"]
-    n_valid, n_masked = count_pixels(quality, arrays[f"{tile.lattice.coarse}m/mask"])
+    n_valid, n_masked = count_tile(arrays, tile)
     status = DONE_WITH_HOLES if holes else DONE if n_valid else NO_SCENE
     return TileResult(
         tile,
@@ -383,6 +383,13 @@ def _cut(
         n_reads=mosaic.reads.get(tile, 0),
         holes=holes,
     )
+
+
+def count_tile(arrays: Mapping[str, np.ndarray], tile: Tile) -> tuple[int, int]:
+    """(valid pixels of the finest level with bands, those of them that are not clear)."""
+    levels = [m for m in tile.lattice.levels if f"{m}m/reflectance" in arrays]
+    finest = levels[0] if levels else tile.lattice.coarse
+    return count_pixels(arrays[f"{finest}m/quality"], arrays[f"{tile.lattice.coarse}m/mask"])
 
 
 def _hole(failure: FailedRead) -> Hole:

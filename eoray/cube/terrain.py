@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -23,8 +23,12 @@ import numpy as np
 from eoray.catalog.orbit import SWATH_DEG, look_from, pass_time, sun_position
 from eoray.errors import ConfigError, ReadError
 from eoray.grid import PixelWindow, Tile, from_lonlat, to_lonlat
-from eoray.reading.gdal import GdalFile
+from eoray.masking import mask as mask_secrets
+from eoray.reading.gdal import TIMEOUTS, GdalFile, forget_answers
+from eoray.reading.persist import GaveUpError, persist
+from eoray.reading.requests import Patience, one_turn
 from eoray.sentinel2 import Mask, Quality
+from eoray.storage import is_local
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -58,36 +62,61 @@ class TerrainRecipe:
         return {"dem": self.name, "slope_deg": SLOPE_DEG, "reach_m": REACH_M}
 
 
-def check_dem(url: str, tiles: Iterable[Tile]) -> TerrainRecipe:
+def check_dem(
+    url: str, tiles: Iterable[Tile], *, retries: int = 2, seconds: float = 120.0
+) -> TerrainRecipe:
     """Open a DEM and see that it reaches the tiles.
 
     Args:
         url: Local path or URL.
         tiles: Tiles of the run.
+        retries: Further attempts after one that failed.
+        seconds: No attempt begins later than this after the first.
 
     Raises:
         ConfigError: It cannot be opened, has no CRS, or touches no tile.
     """
-    import rasterio
+
+    def read(file: DatasetReader) -> list[Any]:
+        _check_place(file, url, tiles)
+        return [str(file.crs), list(file.transform), file.shape, file.dtypes, str(file.nodata)]
 
     try:
-        with GdalFile(url) as opened:
-            file = opened.dataset
-            _check_place(file, url, tiles)
-            header = [
-                str(file.crs),
-                list(file.transform),
-                file.shape,
-                file.dtypes,
-                str(file.nodata),
-            ]
-    except rasterio.errors.RasterioError as error:
+        # a name that is wrong on this machine is said at once
+        is_here = is_local(url) and not url.startswith("/vsi")
+        header = _ask(url, read, Patience(0 if is_here else retries, seconds))
+    except GaveUpError as gave_up:
         raise ConfigError(
-            f"cube.dem {url!r} cannot be opened ({error}); name a raster of elevation in metres "
-            "that GDAL reads, such as a GeoTIFF or a VRT"
-        ) from error
+            f"cube.dem {mask_secrets(url)!r} cannot be opened ({_told(gave_up)}); name a raster of "
+            "elevation in metres that GDAL reads, such as a GeoTIFF or a VRT"
+        ) from gave_up.__cause__
     digest = hashlib.sha256(json.dumps(header).encode()).hexdigest()[:8]
     return TerrainRecipe(url, f"{url.rstrip('/').rsplit('/', 1)[-1]} {digest}")
+
+
+def _ask[T](url: str, read: Callable[[DatasetReader], T], patience: Patience) -> T:
+    """Read a DEM, again if its server failed; GDAL forgets all links, for a VRT names others."""
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    def attempt(patience: Patience) -> T:
+        try:
+            with (
+                rasterio.Env(**TIMEOUTS),
+                one_turn(url, patience),
+                GdalFile(url, patience) as file,
+            ):
+                return read(file.dataset)
+        except RasterioError:
+            forget_answers()
+            raise
+
+    return persist(attempt, url, patience)
+
+
+def _told(gave_up: GaveUpError) -> str:
+    plural = "s" if gave_up.attempts != 1 else ""
+    return f"{mask_secrets(str(gave_up.__cause__))}, after {gave_up.attempts} attempt{plural}"
 
 
 def _check_place(file: DatasetReader, url: str, tiles: Iterable[Tile]) -> None:
@@ -119,13 +148,20 @@ class Terrain:
 
 
 @lru_cache(maxsize=_TILES_KEPT)
-def read_terrain(url: str, tile: Tile) -> Terrain:
+def read_terrain(url: str, tile: Tile, retries: int = 2, seconds: float = 120.0) -> Terrain:
     """Warp a DEM to a tile; once per process and block.
 
     Where it holds nothing, land is neither steep nor does it cast a shadow.
-    """
-    from rasterio.errors import RasterioError
 
+    Args:
+        url: Local path or URL.
+        tile: Which.
+        retries: Further attempts after one that failed.
+        seconds: No attempt begins later than this after the first.
+
+    Raises:
+        ReadError: Every attempt failed.
+    """
     lattice = tile.lattice
     down, across = lattice.ground_m(tile.row, tile.col)
     margin = _margin_px(down), _margin_px(across)
@@ -136,14 +172,15 @@ def read_terrain(url: str, tile: Tile) -> Terrain:
         inner.height + 2 * margin[0],
         inner.width + 2 * margin[1],
     )
+    patience = Patience(retries, seconds)
     try:
-        height = _warp(url, tile, window)
-    except RasterioError as error:
+        height = _ask(url, lambda file: _warp(file, tile, window), patience)
+    except GaveUpError as gave_up:
         raise ReadError(
-            f"cube.dem {url!r} cannot be read around tile {tile.id} ({error}); mend the file, or "
-            "run without cube.dem",
-            asset=url,
-        ) from error
+            f"cube.dem {mask_secrets(url)!r} cannot be read around tile {tile.id} "
+            f"({_told(gave_up)}); mend the file or its server and run again: what is done is kept",
+            asset=mask_secrets(url),
+        ) from gave_up.__cause__
     steep = slope_deg(height, (down, across)) > SLOPE_DEG
     inside = np.s_[margin[0] : margin[0] + inner.height, margin[1] : margin[1] + inner.width]
     return Terrain(height, margin, np.ascontiguousarray(steep[inside]))
@@ -153,24 +190,21 @@ def _margin_px(ground_m: float) -> int:
     return min(math.ceil(REACH_M / ground_m), _MARGIN_PX)
 
 
-def _warp(url: str, tile: Tile, window: PixelWindow) -> np.ndarray:
+def _warp(file: DatasetReader, tile: Tile, window: PixelWindow) -> np.ndarray:
     from rasterio.enums import Resampling
     from rasterio.vrt import WarpedVRT
 
     lattice = tile.lattice
-    with (
-        GdalFile(url) as file,
-        WarpedVRT(
-            file.dataset,
-            crs=f"EPSG:{lattice.epsg}",
-            transform=lattice.affine(window, lattice.coarse),
-            width=window.width,
-            height=window.height,
-            resampling=Resampling.bilinear,
-            dtype="float32",
-            nodata=np.nan,
-        ) as warped,
-    ):
+    with WarpedVRT(
+        file,
+        crs=f"EPSG:{lattice.epsg}",
+        transform=lattice.affine(window, lattice.coarse),
+        width=window.width,
+        height=window.height,
+        resampling=Resampling.bilinear,
+        dtype="float32",
+        nodata=np.nan,
+    ) as warped:
         return np.asarray(warped.read(1), np.float32)
 
 
@@ -343,7 +377,11 @@ def _away(scene: Scene, lon: float, lat: float) -> float:
 
 
 def mark_terrain(
-    arrays: dict[str, np.ndarray], tile: Tile, recipe: TerrainRecipe, scenes: Iterable[Scene]
+    arrays: dict[str, np.ndarray],
+    tile: Tile,
+    recipe: TerrainRecipe,
+    scenes: Iterable[Scene],
+    patience: Patience | None = None,
 ) -> None:
     """Set the bits of terrain in the arrays of a tile, in place.
 
@@ -352,6 +390,7 @@ def mark_terrain(
         tile: Which.
         recipe: The DEM.
         scenes: Those of the datatake that touch the tile.
+        patience: How long the DEM may be asked for.
 
     Raises:
         ReadError: The DEM cannot be read: then no pixel of the tile is known.
@@ -364,7 +403,8 @@ def mark_terrain(
             f"item {found[0].item_id} names neither an orbit that passes tile {tile.id} nor the "
             "sun's angles, so shadows of terrain cannot be drawn; leave cube.dem out, or the item"
         )
-    terrain = read_terrain(recipe.url, tile)
+    patience = patience or Patience()
+    terrain = read_terrain(recipe.url, tile, patience.retries, patience.seconds)
     shadow = shadow_of_tile(terrain, tile, *sun)
     level = tile.lattice.coarse
     for resolution_m in tile.lattice.levels:

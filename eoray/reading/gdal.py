@@ -18,6 +18,7 @@ from eoray.grid import Affine6, Lattice, PixelWindow, Zone, lattice_of
 from eoray.reading.requests import Patience
 from eoray.reading.rights import Right, forget_right, right_to_read
 from eoray.reading.usage import READS, ReadUsage
+from eoray.storage import is_local
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 
 IO_THREADS = 8
 """Reads in flight per process: hides latency, decoding is done outside the interpreter lock."""
+
+_TIMEOUT_S = 60.0
+"""Of one request, its bytes included."""
+
+TIMEOUTS: dict[str, str] = {
+    "GDAL_HTTP_TIMEOUT": f"{_TIMEOUT_S:g}",
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+}
+"""Options for files of servers; without, GDAL waits for ever."""
 
 _EXTENSIONS = ".tif,.tiff,.jp2,.TIF"
 
@@ -40,8 +50,7 @@ _OPTIONS: dict[str, str | int] = {
     "GDAL_HTTP_VERSION": "2",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
-    "GDAL_HTTP_TIMEOUT": "60",
-    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    **TIMEOUTS,
     "VSI_CACHE": "TRUE",
     "VSI_CACHE_SIZE": "5000000",
     "GDAL_CACHEMAX": 256,
@@ -89,6 +98,26 @@ def gdal_place(href: str, patience: Patience | None = None) -> tuple[str, dict[s
     }
 
 
+def forget_answers(href: str | None = None) -> None:
+    """Have GDAL ask a server anew.
+
+    It remembers by the link, for the life of the process, that a server refused a file, and what
+    came of a body that broke off or was wrong.
+
+    Args:
+        href: Path or URL, with its signature or without; None for all links.
+    """
+    import rasterio
+    from rasterio import cache
+
+    if href is None:
+        cache.invalidate_all()
+    elif not is_local(href):
+        # the link of an object is made from how its bucket is reached
+        with rasterio.Env(**gdal_options(href)) if href.startswith("s3://") else nullcontext():
+            cache.invalidate(href)
+
+
 class GdalFile:
     """An open file; a context manager."""
 
@@ -99,7 +128,8 @@ class GdalFile:
 
         Args:
             href: Path or URL.
-            patience: How long whoever gives the right to read it may be asked.
+            patience: How long one request may take, and whoever gives the right to read it be
+                asked.
             overview: Number of the overview that shall stand for the file.
 
         Raises:
@@ -170,17 +200,20 @@ class GdalFile:
 def _open(
     href: str, patience: Patience | None = None, overview: int | None = None
 ) -> DatasetReader:
-    """Open a file; a right that it failed with is forgotten."""
+    """Open a file; a right that it failed with is forgotten, and that it failed."""
     import rasterio
     from rasterio.errors import RasterioIOError
 
     level = {} if overview is None else {"overview_level": overview}
     place, options = gdal_place(href, patience)
+    if patience is not None and patience.seconds < _TIMEOUT_S:
+        options = {**options, "GDAL_HTTP_TIMEOUT": f"{patience.seconds:g}"}
     try:
         # options are kept by the handle
         with rasterio.Env(**options) if options else nullcontext():
             return rasterio.open(place, **level)
     except RasterioIOError:
+        forget_answers(href)
         # GDAL does not say why: the next attempt shall not fail by an old right
         query = place.partition("?")[2] if place != href else ""
         header = options.get("GDAL_HTTP_HEADERS", "").removeprefix("Authorization: ")

@@ -196,7 +196,7 @@ def _check_lengths(found: Sequence[Buffer], spans: Sequence[Range]) -> None:
 def _store(server: str, right: Right, bucket: Bucket, timeout_s: float) -> ObjectStore:  # noqa: ARG001 - told apart by it
     """One client per server, right and bucket, which keeps its connections."""
     if not server.startswith("http"):
-        return object_store(server, max_retries=0)
+        return object_store(server, max_retries=0, timeout_s=timeout_s)
     from obstore.store import HTTPStore
 
     return HTTPStore.from_url(

@@ -18,12 +18,19 @@ file, no right to read it."""
 _STATUS = re.compile(r"(?:status code|HTTP response code|HTTP error code)\D{0,4}([45]\d\d)")
 _LINK = re.compile(r"[a-z0-9]+://[^\s'\",]+|/vsi\w+/[^\s'\",]+")
 _SIGNS = (
+    ("503", re.compile(r"(?i)slowdown|reduce your request rate")),
     ("timeout", re.compile(r"(?i)timed ?out|\btimeout\b")),
     ("connection", re.compile(r"(?i)connection ?reset|reset by peer")),
     ("truncated", re.compile(r"(?i)response body error|unexpected end|ends before|ends within")),
-    ("connection", re.compile(r"(?i)error sending request|connection|could not resolve")),
+    (
+        "connection",
+        re.compile(r"(?i)error sending request|connection|empty reply|could not resolve"),
+    ),
     ("missing", re.compile(r"(?i)no such file|does not exist|not found")),
-    ("broken", re.compile(r"(?i)decode|deflate|inflate|corrupt|not recognized as|read failed")),
+    (
+        "broken",
+        re.compile(r"(?i)decode|deflate|inflate|corrupt|code-stream|not recognized as|read failed"),
+    ),
 )
 
 

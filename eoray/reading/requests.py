@@ -44,6 +44,8 @@ _DOWN_AFTER, _DOWN_S = 3, 60.0
 
 _STATUS = re.compile(r"(?:status|response) code: (\d{3})")
 """As obstore and GDAL write it."""
+_SLOW_DOWN = re.compile(r"(?i)slowdown|reduce your request rate")
+"""503 of S3 as GDAL tells it: the code or the words of its answer."""
 _TIMEOUT = re.compile(r"(?i)timed? ?out")
 
 
@@ -307,16 +309,26 @@ def one_turn(href: str, patience: Patience) -> Iterator[None]:
     if parts.scheme in ("", "file"):
         yield
         return
-    gate, asked_at = gate_of(f"{parts.scheme}://{parts.netloc}"), patience.pace.now()
+    gate = gate_of(f"{parts.scheme}://{parts.netloc}")
     with _turn(gate, 1, patience, 0):
-        try:
-            yield
-        except Exception as error:
-            if is_busy(error):
-                READS.add(ReadUsage(throttled=1))
-                gate.refused(asked_at, patience.pace.now(), 0.0)
-            raise
+        yield
         gate.answered(1)
+
+
+def refuse_turns(href: str, asked_at: float, pause_s: float, patience: Patience) -> None:
+    """Leave a server alone for a while that told another library that it is busy.
+
+    Args:
+        href: The file.
+        asked_at: When the library asked for it.
+        pause_s: For how long.
+        patience: Of the file.
+    """
+    parts = urlsplit(href)
+    if parts.scheme not in ("", "file"):
+        READS.add(ReadUsage(throttled=1))
+        gate = gate_of(f"{parts.scheme}://{parts.netloc}")
+        gate.refused(asked_at, patience.pace.now(), pause_s)
 
 
 @contextmanager
@@ -360,6 +372,8 @@ def status_of(error: BaseException) -> int | None:
     if isinstance(error, (AnswerError, UnreachableError)):
         return error.status
     match = _STATUS.search(str(error))
+    if match is None and _SLOW_DOWN.search(str(error)):
+        return 503
     return int(match[1]) if match else None
 
 
@@ -378,7 +392,8 @@ def _told(error: BaseException) -> str:
     status = status_of(error)
     text = mask(" ".join(str(error).partition("\n")[0].split()))
     if status is None or isinstance(error, AnswerError):
-        return text[:160]
+        # the end tells what went wrong, behind a link that may be long
+        return text if len(text) <= 160 else f"{text[:80]} ... {text[-75:]}"
     return f"{status}{text.rpartition(f'status code: {status}')[2][:60]}".rstrip(": ")
 
 

@@ -15,7 +15,7 @@ from eoray.errors import GridError, ReadError
 from eoray.grid import Affine6, PixelWindow, Zone, lattice_of, relabel_south
 from eoray.log import get_logger
 from eoray.masking import mask
-from eoray.reading.cog import BlockMemory, CogFile, Put, forget_header
+from eoray.reading.cog import BlockMemory, CogFile, Put
 from eoray.reading.gdal import GdalFile, warp_by_gdal
 from eoray.reading.overviews import (
     Step,
@@ -27,9 +27,10 @@ from eoray.reading.overviews import (
     pixels_a_step,
     takes_overviews,
 )
+from eoray.reading.persist import GaveUpError, persist
 from eoray.reading.ranges import UnsupportedFileError
 from eoray.reading.reasons import MismatchError, detail_of, host_of, reason_of
-from eoray.reading.requests import Pace, Patience, UnreachableError, is_down, one_turn
+from eoray.reading.requests import Pace, Patience, is_down, one_turn
 from eoray.reading.usage import READS, ReadUsage
 from eoray.reading.warp import can_warp, warp
 from eoray.sentinel2 import BANDS, native_resolution_m
@@ -188,8 +189,8 @@ def _try_places[T](what: AssetWindow, read: Callable[[BandAsset, Patience], T]) 
     for provider, file in places:
         patience = Patience(what.retries, what.seconds, Pace(sleep=what.wait))
         try:
-            values = _persist(partial(read, file), file.href, patience)
-        except _GaveUpError as gave_up:
+            values = persist(partial(read, file), file.href, patience)
+        except GaveUpError as gave_up:
             error = gave_up.__cause__ or gave_up
             failures.append((provider, error))
             attempts += gave_up.attempts
@@ -234,35 +235,6 @@ def _in_vain(scene: Scene, failures: Sequence[tuple[str, BaseException]]) -> str
     if scene.not_elsewhere:
         told.append(f"nor elsewhere: {scene.not_elsewhere}")
     return "".join(f", {text}" for text in told)
-
-
-class _GaveUpError(Exception):
-    """The end of all attempts; its cause is the last failure."""
-
-    def __init__(self, attempts: int) -> None:
-        super().__init__(f"gave up after {attempts} attempts")
-        self.attempts = attempts
-
-
-def _persist[T](read: Callable[[Patience], T], href: str, patience: Patience) -> T:
-    """Read a file, again if what came was broken; requests have attempts of their own."""
-    for attempt in range(patience.retries + 1):
-        try:
-            return read(patience)
-        except _read_errors() as error:
-            forget_header(href)  # of a file that may be another one next time
-            pause_s = 0.2 * 4**attempt
-            is_last = attempt == patience.retries or pause_s > patience.left_s
-            if is_last or isinstance(error, (MismatchError, UnreachableError)):
-                raise _GaveUpError(getattr(error, "attempts", attempt + 1)) from error
-            patience.pace.sleep(pause_s)
-    raise AssertionError  # pragma: no cover - the loop returns or raises
-
-
-def _read_errors() -> tuple[type[BaseException], ...]:
-    from rasterio.errors import RasterioError
-
-    return (RasterioError, OSError, MismatchError)
 
 
 def file_offset(

@@ -75,9 +75,14 @@ def plan_cube(run: Run, *, freeze: bool) -> CubePlan:
     aoi = resolve_aoi(config.aoi, run.folder, grid)
     days = DateRange.parse(config.time)
     bands = resolve_bands(config.cube.bands)
-    terrain = (
-        None if config.cube.dem is None else check_dem(run.resolve(config.cube.dem), aoi.tiles)
-    )
+    terrain = None
+    if config.cube.dem is not None:
+        terrain = check_dem(
+            run.resolve(config.cube.dem),
+            aoi.tiles,
+            retries=config.run.retries,
+            seconds=config.run.read_seconds,
+        )
     clouds = cloud_classifier(config, run.resolve)
     context = [] if clouds is None else [band for band in clouds.bands if band not in bands]
     read = (*bands, *context)

@@ -20,7 +20,9 @@ from eoray.cube.plan import plan_scenes
 from eoray.cube.read import CubeReader, CubeSource
 from eoray.errors import EorayError, StoreError
 from eoray.grid import PixelWindow
-from eoray.reading.gdal import GdalFile
+from eoray.reading.gdal import TIMEOUTS, GdalFile
+from eoray.reading.persist import GaveUpError, persist
+from eoray.reading.requests import Patience
 from eoray.reading.window import file_offset, is_copied
 from eoray.sentinel2 import FILL, REFLECTANCE_MAX, Quality, Scl
 
@@ -242,15 +244,23 @@ def _expected(
 
 def _read(asset: BandAsset, tile: Tile, window: PixelWindow, resolution_m: int) -> np.ndarray:
     """Stored integers by GDAL; nodata outside of the file."""
+    import rasterio
     from rasterio.windows import Window
 
     row, col = file_offset(asset, window, resolution_m, tile.zone)
     place = Window(-col, -row, window.width, window.height)
-    with GdalFile(asset.href) as file:
-        values: np.ndarray = file.dataset.read(
-            1, window=place, boundless=True, fill_value=asset.nodata
-        )
-    return values
+
+    def read(patience: Patience) -> np.ndarray:
+        with rasterio.Env(**TIMEOUTS), GdalFile(asset.href, patience) as file:
+            values: np.ndarray = file.dataset.read(
+                1, window=place, boundless=True, fill_value=asset.nodata
+            )
+        return values
+
+    try:
+        return persist(read, asset.href, Patience())
+    except GaveUpError as gave_up:
+        raise (gave_up.__cause__ or gave_up) from None
 
 
 def _note(

@@ -78,7 +78,12 @@ class ArchiveServer:
         self._ask({"faults": dict(faults)})
 
     def set_broken(self, files: Mapping[str, Fault]) -> None:
-        """Replace the files that go wrong with every GET: path below the root, with its slash."""
+        """Replace the files that go wrong whenever they are asked for.
+
+        Args:
+            files: Path below the root, with its slash: what goes wrong with each GET and, where
+                it is a refusal or silence, each HEAD.
+        """
         self._ask({"broken": dict(files)})
 
     def _ask(self, order: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -173,10 +178,14 @@ class _Handler(BaseHTTPRequestHandler):
         """Stay silent: requests are counted instead."""
 
     def do_HEAD(self) -> None:
-        """Answer with the headers of a file."""
+        """Answer with the headers of a file; a broken file's are refused as it is."""
         path = self._file()
-        if path is None:
-            self._refuse(404)
+        with self.state.lock:
+            fault = self.state.broken.get(unquote(urlsplit(self.path).path))
+        if path is None or fault in ("503", "404"):
+            self._refuse(503 if fault == "503" else 404)
+            return
+        if self._keeps_silent(fault):
             return
         self._head(200, path, path.stat().st_size, None)
 
@@ -205,10 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path is None or fault in ("503", "404"):
             self._refuse(int(fault) if fault in ("503", "404") else 404)
             return
-        if fault == "slow":
-            select.select([self.connection], [], [], SLOW_S)  # readable once the client has left
-        if fault in ("hang-up", "slow"):
-            self.close_connection = True
+        if self._keeps_silent(fault):
             return
         size = path.stat().st_size
         span = self._span(size)
@@ -232,6 +238,13 @@ class _Handler(BaseHTTPRequestHandler):
             # unsent bytes are dropped, and the client's end is told that the connection broke
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
+
+    def _keeps_silent(self, fault: Fault | None) -> bool:
+        """Leave without an answer, at once or after a long time, where the fault is that."""
+        if fault == "slow":
+            select.select([self.connection], [], [], SLOW_S)  # readable once the client has left
+        self.close_connection = fault in ("hang-up", "slow") or self.close_connection
+        return fault in ("hang-up", "slow")
 
     def _file(self) -> Path | None:
         path = (self.state.root / unquote(urlsplit(self.path).path).lstrip("/")).resolve()

@@ -184,6 +184,10 @@ class S3Handler(BaseHTTPRequestHandler):
             RefusalError: It is not.
         """
 
+    def write_body(self, data: bytes) -> None:
+        """Send what the headers promised."""
+        self.wfile.write(data)
+
     def _answer(self, act: object) -> None:
         self.body = self._read_body()
         split = urlsplit(self.path)
@@ -395,5 +399,5 @@ class S3Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data)
+            self.write_body(data)
         self.wfile.flush()

@@ -13,7 +13,11 @@ import zarr
 
 from eoray.cube import store
 from eoray.cube.check import check_cube
+from eoray.cube.layout import TileResult
+from eoray.cube.mask import MaskRecipe
+from eoray.cube.scenes import CubeRecipe, scene_product
 from eoray.grid import Tile
+from eoray.sentinel2 import Mask, Quality
 
 Make = Callable[..., Any]
 
@@ -100,6 +104,34 @@ def test_pixels_that_are_not_the_ledgers_are_reported(
     assert not report.ok
     assert "s2 tile z32r0400c050 at take-01: pixels hash to" in report.problems[0]
     assert check_cube(target.url, quick=True).ok
+
+
+@pytest.mark.parametrize(("n_valid", "n_masked"), [(0, 0), (0, 1), (1, 0)])
+def test_counts_that_are_not_those_of_the_pixels_are_reported(
+    make_store: Make, make_entry: Make, n_valid: int, n_masked: int
+) -> None:
+    spec = scene_product(CubeRecipe(("B8A",), MaskRecipe(), {"mixed": False}, "c1"))
+    target = make_store(spec)
+    target.append([make_entry(1, **dict.fromkeys(("period_end", "solar_day", "satellite"), "x"))])
+    quality, mask = np.zeros((2, 512, 512), np.uint8)
+    quality[:10], mask[:30] = int(Quality.NO_DATA), int(Mask.CLOUD)
+    arrays: dict[str, np.ndarray] = {
+        "20m/reflectance": np.ones((1, 512, 512), np.int16),
+        "20m/scl": np.full((512, 512), 4, np.uint8),
+        "20m/quality": quality,
+        "20m/mask": mask,
+        "10m/quality": quality.repeat(2, 0).repeat(2, 1),
+    }
+    counted = 502 * 512, 20 * 512
+    told = counted[0] + n_valid, counted[1] + n_masked
+    target.write(TileResult(TILES[0], "take-01", arrays, 1, told[0], 0, "scene", n_masked=told[1]))
+    report = check_cube(target.url)
+    assert check_cube(target.url, quick=True).ok
+    assert report.ok == (told == counted)
+    if not report.ok:
+        (problem,) = report.problems
+        assert f"{counted[0]} pixels are valid and {counted[1]} of them masked" in problem
+        assert f"the ledger says {told[0]} and {told[1]}; make" in problem
 
 
 def test_used_dates_enter_the_checksum_and_unused_ones_do_not(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pytest
@@ -21,9 +23,12 @@ from eoray.cube.terrain import (
     shadow_of_tile,
     slope_deg,
 )
-from eoray.errors import ConfigError
+from eoray.errors import ConfigError, ReadError
 from eoray.grid import Tile, box_lonlat, tiles_of_geometry
+from eoray.reading.gdal import forget_answers
 from eoray.sentinel2 import Mask, Quality
+from eoray.testing import archive_server
+from eoray.testing.http import ArchiveServer
 
 GROUND = (20.0, 20.0)
 TILE: Tile = tiles_of_geometry(box_lonlat(11.969, 48.619, 11.971, 48.621))[0]
@@ -194,6 +199,53 @@ def test_a_dem_that_cannot_serve_is_refused_before_any_work(tmp_path: Path) -> N
     elsewhere = write_dem(tmp_path / "far.tif", far)
     with pytest.raises(ConfigError, match="reaches none of the tiles"):
         check_dem(elsewhere, [TILE])
+
+
+@pytest.fixture
+def server(dem: str) -> Iterator[ArchiveServer]:
+    forget_answers()
+    read_terrain.cache_clear()
+    with archive_server(Path(dem).parent) as server:
+        yield server
+
+
+def name_of(server: ArchiveServer, dem: str) -> str:
+    """The DEM behind the server, as a VRT of this machine names it."""
+    link = f"/vsicurl/{server.url}/dem.tif"
+    with rasterio.open(dem) as file:
+        n, crs, edge = file.width, file.crs.to_wkt(), ", ".join(map(str, file.transform.to_gdal()))
+    place = Path(dem).with_name("dem.vrt")
+    place.write_text(
+        f'<VRTDataset rasterXSize="{n}" rasterYSize="{n}"><SRS>{escape(crs)}</SRS>'
+        f'<GeoTransform>{edge}</GeoTransform><VRTRasterBand dataType="Float32" band="1">'
+        f"<SimpleSource><SourceFilename>{link}</SourceFilename><SourceBand>1</SourceBand>"
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    return str(place)
+
+
+@pytest.mark.parametrize("as_vrt", [False, True])
+def test_a_dem_that_a_server_refused_is_read_when_it_gives_it(
+    server: ArchiveServer, dem: str, as_vrt: bool
+) -> None:
+    url = name_of(server, dem) if as_vrt else f"{server.url}/dem.tif"
+    server.set_broken({"/dem.tif": "503"})
+    with pytest.raises(
+        ReadError, match=r"cube.dem '.*dem.(tif|vrt)' cannot be read .* after 2 attempts\)"
+    ):
+        read_terrain(url, TILE, retries=1)
+    server.set_broken({})
+    found = read_terrain(url, TILE, retries=0)
+    np.testing.assert_array_equal(found.height, read_terrain(dem, TILE).height)
+
+
+def test_a_passing_fault_of_a_dems_server_is_waited_out(server: ArchiveServer, dem: str) -> None:
+    url = f"{server.url}/dem.tif"
+    server.set_faults(dict.fromkeys(range(1, 3), "503"))
+    assert check_dem(url, [TILE], retries=1).name == check_dem(dem, [TILE]).name
+    server.set_faults({server.n_get + 1: "truncate"})
+    found = read_terrain(url, TILE, retries=1)
+    np.testing.assert_array_equal(found.height, read_terrain(dem, TILE).height)
 
 
 def test_the_name_of_a_dem_is_that_of_its_file_and_header(dem: str, tmp_path: Path) -> None:

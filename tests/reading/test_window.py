@@ -241,7 +241,8 @@ def test_a_missing_file_is_tried_again_and_then_named(scene: Any, corner: tuple[
     Path(scene.asset("B8A").href).unlink()
     with pytest.raises(ReadError, match=r"32TQS_a_B8A\.tif"):
         read_20_m(scene, corner, retries=2, wait=waits.append)
-    assert waits == pytest.approx([0.2, 0.8])
+    assert len(waits) == 2
+    assert all(0 <= found <= most for found, most in zip(waits, (0.4, 1.6), strict=True))
 
 
 def test_a_file_that_comes_back_is_read(scene: Any, corner: tuple[int, int]) -> None:

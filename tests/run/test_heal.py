@@ -219,20 +219,30 @@ def test_what_fails_again_stays_with_all_its_attempts(
 FAULTS = runpy.run_path(str(REPOSITORY / "benchmarks" / "read" / "faults.py"))
 
 
-def of_kind(kind: str) -> Any:
-    marks = () if kind == "lie" else (pytest.mark.slow,)
-    return pytest.param(kind, marks=marks)
+QUICK = (("cog", "lie"), ("jp2", "503"))
 
 
-@pytest.mark.parametrize("kind", [of_kind(kind) for kind in FAULTS["KINDS"]])
-def test_no_hole_is_unflagged_and_each_heals(archive: Path, tmp_path: Path, kind: str) -> None:
-    days = "2021-05-15/2021-06-30" if kind == "lie" else "2021-05-15/2021-09-30"
-    row = FAULTS["measure"](archive, tmp_path, kind, share=0.1, days=days)
+def of_kind(files: str, kind: str) -> Any:
+    marks = () if (files, kind) in QUICK else (pytest.mark.slow,)
+    return pytest.param(files, kind, marks=marks)
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [of_kind(files, kind) for files, kinds in FAULTS["KINDS"].items() for kind in kinds],
+)
+def test_no_hole_is_unflagged_and_each_heals(
+    archive: Path, tmp_path: Path, files: str, kind: str
+) -> None:
+    days = "2021-05-15/2021-06-30" if (files, kind) in QUICK else "2021-05-15/2021-09-30"
+    row = FAULTS["measure"](archive, tmp_path, kind, share=0.1, days=days, files=files)
     assert row["holes"] > 1
     assert 0 < row["pixels_that_differ"] <= row["pixels_flagged"]
     assert row["unflagged"] == 0
     assert row["healed"]
-    assert set(row["reasons"]) <= REASONS.get(kind, {kind})
+    # GDAL does not tell more, and a server that told it 503 is left alone for a moment
+    by_gdal = set() if files == "cog" else {"broken", "timeout"}
+    assert set(row["reasons"]) <= REASONS.get(kind, {kind}) | by_gdal
 
 
 REASONS = {

@@ -12,6 +12,7 @@ from rasterio.transform import from_origin
 
 from eoray.change import ChangeParameters
 from eoray.change.stage import plan_change
+from eoray.cube.check import check_cube
 from eoray.cube.nbar import METHOD, nadir_factor, read_views
 from eoray.cube.open import open_cube
 from eoray.cube.read import CubeReader, CubeSource
@@ -173,6 +174,10 @@ def test_terrain_sets_bits_and_nothing_else(winter: Path, tmp_path: Path, write_
     new = (after & int(Mask.SHADOW)) > (before & int(Mask.SHADOW))
     assert new.any()
     assert (terrain[new]).all()
+    counts = [check_cube(str(folder)) for folder in (winter / "out", tmp_path / "out")]
+    assert [one.problems for one in counts] == [(), ()]
+    assert counts[0].n_valid == counts[1].n_valid
+    assert counts[0].n_masked < counts[1].n_masked  # type: ignore[operator]
     with pytest.raises(StoreError, match="was made with dem ="):
         load_run(path, [WINTER]).execute(["cube"], executor="inline")
 

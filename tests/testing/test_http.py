@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from eoray.testing import archive_server
+from eoray.testing.http import Fault
 
 
 @pytest.fixture
@@ -61,6 +62,24 @@ def test_faults_come_by_count(folder: Path) -> None:
         with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
             _get(url)
         assert _get(url)[1] == bytes(range(200))
+
+
+def test_a_broken_file_refuses_its_headers_too(folder: Path) -> None:
+    with archive_server(folder) as server:
+        host = server.url.removeprefix("http://")
+        answers: dict[Fault, int] = {"503": 503, "404": 404, "truncate": 200}
+        for fault, status in answers.items():
+            server.set_broken({"/sub/a.tif": fault})
+            connection = http.client.HTTPConnection(host)
+            connection.request("HEAD", "/sub/a.tif")
+            assert connection.getresponse().status == status
+            connection.close()
+        server.set_broken({"/sub/a.tif": "hang-up"})
+        connection = http.client.HTTPConnection(host)
+        connection.request("HEAD", "/sub/a.tif")
+        with pytest.raises(http.client.RemoteDisconnected):
+            connection.getresponse()
+        connection.close()
 
 
 @pytest.mark.parametrize("path", ["/none.tif", "/../secret.txt", "/%2e%2e/secret.txt", "/sub"])
