@@ -21,7 +21,7 @@ from eoray.cube.registration import (
     registration_band,
     registration_product,
 )
-from eoray.cube.scenes import CubeRecipe, scene_product
+from eoray.cube.scenes import CubeRecipe, count_tile, scene_product
 from eoray.cube.spans import SpanRow, plan_spans
 from eoray.errors import ConfigError
 from eoray.grid import Tile
@@ -84,7 +84,9 @@ def made(
         down, right = MOVED[place] if place < len(MOVED) else (0.0, 0.0)
         picture = np.rint(resample(ground[None], down, right, 8, blur=True)[0])
         arrays = scene(picture, is_clear=place != CLOUDED)
-        store.write(TileResult(TILE, one.key, arrays, DONE, EDGE**2, 0, f"scene {place}"))
+        n_valid, n_masked = count_tile(arrays, TILE)
+        source = f"scene {place}"
+        store.write(TileResult(TILE, one.key, arrays, DONE, n_valid, 0, source, n_masked=n_masked))
     reader = store.reader()
     entries_of, (row,) = plan_spans(reader, [TILE], n_reference=36)
     measured = store_at(folder, registration_product(reader, [32]))
