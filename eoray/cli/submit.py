@@ -92,11 +92,9 @@ def submit(
     def action() -> Result:
         from eoray.config import load_config
         from eoray.k8s.checks import check_run
-        from eoray.k8s.forecast import forecast
         from eoray.k8s.job import submit_phases
         from eoray.k8s.kubeconfig import is_pod
         from eoray.k8s.phases import check_idle_gpus
-        from eoray.k8s.sizing import size_head
         from eoray.k8s.window import move_window
 
         given = [*of_environment(run_file, overrides or []), *(overrides or [])]
@@ -107,8 +105,12 @@ def submit(
             given.append(f"cluster.ray_cluster={ray_cluster}")
         given += _lease(wait=wait_for_lease, take_over=take_over)
         window = _window(scheduled_time, lookback_days)
-        config = load_config(run_file, given)
-        config = config if window is None else move_window(config, window)
+
+        def load() -> RunConfig:
+            config = load_config(run_file, given)
+            return config if window is None else move_window(config, window)
+
+        config = load()
         folder = Path(run_file).resolve().parent
         check_run(config, folder)
         if not phases and healing is None:
@@ -116,17 +118,10 @@ def submit(
         _look_at_lease(config, folder)
         # planning needs more memory than a pod has that only submits
         is_shown = healing is None and (not is_pod() if estimate is None else estimate)
-        lines: list[str] = []
         if is_shown:
-            expected = forecast(run_file, given, config, stages=stage or ())
-            lines += expected.lines
-            if expected.tasks and config.cluster.ray_cluster is None:
-                head = size_head(config.cluster, expected.tasks)
-                given.append(head.setting)
-                config = load_config(run_file, given)
-                config = config if window is None else move_window(config, window)
-                lines.append(head.line())
-        for line in [*lines, *bounds(config, stage or (), phases=phases)]:
+            given += _foresee(run_file, given, config, stage or ())
+            config = load()
+        for line in bounds(config, stage or (), phases=phases):
             say(line)
         how: dict[str, Any] = {
             "stages": stage or (),
@@ -145,6 +140,23 @@ def submit(
 
     run_verb(action, text=lambda r: f"{r['name']}  {r['line']}", as_json=as_json, debug=debug,
              ends=end_of)  # fmt: skip
+
+
+def _foresee(
+    run_file: str, given: list[str], config: RunConfig, stages: Sequence[str]
+) -> list[str]:
+    """Say what a run is expected to need; gives the settings that follow from it."""
+    from eoray.k8s.forecast import forecast
+    from eoray.k8s.sizing import size_head
+
+    expected = forecast(run_file, given, config, stages=stages)
+    for line in expected.lines:
+        say(line)
+    if not expected.tasks or config.cluster.ray_cluster is not None:
+        return []
+    head = size_head(config.cluster, expected.tasks)
+    say(head.line())
+    return [head.setting]
 
 
 def _submit_one(run_file: str, given: list[str], **how: Any) -> Iterator[Job]:
