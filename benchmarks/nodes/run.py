@@ -1,12 +1,14 @@
 """The driver against many nodes: planning, scheduling, commits and memory without any pixel work.
 
     python benchmarks/nodes/run.py                    # 8 and 32 nodes
-    python benchmarks/nodes/run.py --nodes 100        # needs 34 GB and more cores
+    python benchmarks/nodes/run.py --nodes 100        # 20 GB; on two cores a task of 60 s or more
 
 The planner, the driver and the committer are eoray's own, the nodes are Ray's test cluster: a
-raylet, its agents and one worker each, all on this machine. A task sleeps for a fixed time and
-then writes what a block of the cube stage writes: six shards for each of 72 tiles, nearly empty,
-so that the machine under the nodes is not what is measured. Prints one JSON object a line:
+raylet and one worker each, all on this machine. A node's agents (metrics, dashboard, runtime
+environments), which nothing here asks, are a shell script that waits (``agent.sh``). A task sleeps
+for a fixed time and then writes what a block of the cube stage writes: six shards for each of 72
+tiles, nearly empty, so that the machine under the nodes is not what is measured. Prints one JSON
+object a line:
 
 - ``plan_s``: from scenes to rows
 - ``start_s``: until the last worker began its first task (a property of this machine)
@@ -123,6 +125,18 @@ def shares(found: Sequence[Sequence[tuple[float, float]]]) -> dict[str, Any]:
     }
 
 
+AGENTS = "_build_python_executable_command_memory_profileable"
+"""Ray's function for the program of a node's agents."""
+
+AGENT = str(Path(__file__).with_name("agent.sh"))
+
+PATIENCE = {
+    "worker_register_timeout_seconds": 900,
+    "worker_niceness": 0,
+    "enable_metrics_collection": False,
+}
+"""A hundred workers that begin at once on a few cores are slow, not broken."""
+
 RECIPE = CubeRecipe(tuple(BANDS), MaskRecipe(), {}, "fixed-time")
 
 
@@ -189,13 +203,13 @@ def read_spans(folder: Path) -> list[list[tuple[float, float]]]:
 def ray_nodes(nodes: int) -> Iterator[None]:
     """A head that runs nothing and that many nodes with one CPU each."""
     import ray
-    from ray._private import utils
+    from ray._private import services
     from ray.cluster_utils import Cluster
 
-    # dashboards of 100 nodes would need 7 GB; what is measured does not ask them
-    utils.get_dashboard_dependency_error = lambda: "not asked for"
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 512 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster(initialize_head=True, head_node_args=head | {"_system_config": PATIENCE})
+    # nodes as light as they can be: their agents take 130 MB and two seconds of CPU each
+    vars(services)[AGENTS] = lambda *_, **__: [AGENT]
     try:
         for _ in range(nodes):
             cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, wait=False)
