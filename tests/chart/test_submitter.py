@@ -103,7 +103,6 @@ def rendered(plan: SubmitPlan) -> dict[str, Manifest]:
         "cron": WHEN.cron,
         "timeZone": WHEN.time_zone,
         "startingDeadlineSeconds": WHEN.missed_s,
-        "runDeadlineSeconds": 37800,  # start_minutes and deadline_minutes of the run file
         "lookbackDays": plan.lookback_days or 0,
         "phases": plan.n_phases > 0,
         "runFile": plan.text,
