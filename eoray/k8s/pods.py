@@ -133,6 +133,7 @@ def _template(
             "imagePullSecrets": [{"name": name} for name in cluster.pull_secrets],
             "nodeSelector": dict(part.node_selector),
             "tolerations": [dict(toleration) for toleration in part.tolerations],
+            **({"priorityClassName": part.priority_class} if part.priority_class else {}),
             "volumes": volumes,
             "containers": [
                 {

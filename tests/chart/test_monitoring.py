@@ -107,9 +107,7 @@ def test_a_failed_run_is_told_for_an_hour(alerts: dict[str, Manifest]) -> None:
 @pytest.mark.parametrize(
     ("name", "is_ours"), [(attempt_name("maps-heal-0123abcd", 12), True), ("nightly-train", False)]
 )
-def test_a_failed_run_is_one_of_ours(
-    alerts: dict[str, Manifest], name: str, is_ours: bool
-) -> None:
+def test_a_failed_run_is_one_of_ours(alerts: dict[str, Manifest], name: str, is_ours: bool) -> None:
     pattern = re.findall(r'name=~"(.*?)"', alerts["EorayRunFailed"]["expr"])[0]
     assert (re.fullmatch(pattern, name) is not None) is is_ours
 

@@ -31,6 +31,7 @@ cluster:
     image: registry.example/eoray-submit:0.1.0
     node_selector: {pool: small}
     tolerations: [{key: small, operator: Exists}]
+    priority_class: high
 """
 WHEN = Timetable("0 3 * * 1", "Europe/Ljubljana", 1800)
 VALUES: dict[str, Any] = {
@@ -42,6 +43,7 @@ VALUES: dict[str, Any] = {
     "submit": {
         "nodeSelector": {"pool": "small"},
         "tolerations": [{"key": "small", "operator": "Exists"}],
+        "priorityClassName": "high",
     },
 }
 OF_RELEASES = {

@@ -72,6 +72,16 @@ def test_ray_asks_for_a_token(config: RunConfig) -> None:
     assert cluster["rayVersion"] == "2.60.0"
 
 
+def test_pods_have_the_priority_that_head_and_groups_say(
+    config: RunConfig, read_config: Any
+) -> None:
+    groups = "cluster.workers=[{name: readers}, {name: gpu, priority_class: low}]"
+    said = built(read_config("cluster.head={priority_class: high}", groups))
+    assert [pod.get("priorityClassName") for pod in pods(said)] == ["high", None, "low"]
+    assert problems(said, "rayjobs") == []
+    assert not any("priorityClassName" in pod for pod in pods(built(config)))
+
+
 def test_nothing_runs_on_the_head_and_its_node_is_kept(config: RunConfig) -> None:
     head = built(config)["spec"]["rayClusterSpec"]["headGroupSpec"]
     assert head["rayStartParams"]["num-cpus"] == "0"
