@@ -721,6 +721,11 @@ def test_a_problem_inside_a_mapping_is_named_by_its_place(more: str, said: str) 
             "cluster.claims=[{claim: a, path: b}]",
             r"claims\[0\]\.path: got 'b'; expected an absolute",
         ),
+        (
+            "cluster.workers=[{name: a, priority_class: Low}]",
+            r"workers\[0\]\.priority_class: got 'Low'; expected",
+        ),
+        ("cluster.priority=high", r"cluster: priority is that of a queue .* name queue, or give"),
         ("cluster.workers=[]", r"cluster\.workers: got \[\]; expected at least 1 value"),
     ],
 )

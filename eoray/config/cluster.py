@@ -45,6 +45,8 @@ class Placement(Section):
     """Labels that a node must have."""
     tolerations: tuple[dict[str, Any], ...] = ()
     """Taints that are accepted, as Kubernetes writes them."""
+    priority_class: ObjectName | None = None
+    """PriorityClass of the pods; the head's should be above that of workers."""
 
 
 class HeadSection(Placement):
@@ -189,7 +191,7 @@ class ClusterSection(Section):
     queue: str | None = None
     """Kueue's local queue."""
     priority: str | None = None
-    """Kueue's priority class."""
+    """Priority class in that queue; of pods: ``priority_class`` of head and groups."""
     protect_head: bool = True
     """Let no drain of its node end the head (a PodDisruptionBudget while the run lasts)."""
     history: Count = 8
@@ -205,6 +207,11 @@ class ClusterSection(Section):
             raise ValueError(
                 "ray_cluster and queue exclude each other, because a queue admits clusters, not "
                 "runs on one that stays; leave one out"
+            )
+        if self.priority is not None and self.queue is None:
+            raise ValueError(
+                "priority is that of a queue of Kueue, and none is given; name queue, or give pods "
+                "a priority_class (head and workers)"
             )
         if self.queue is not None and self.autoscale:
             raise ValueError(

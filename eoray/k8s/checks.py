@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from eoray.config import dump_config, local_paths
 from eoray.errors import ConfigError
 from eoray.k8s.names import MAX_NAME
+from eoray.k8s.pods import POD_MOUNTS
 from eoray.k8s.refusals import ForbiddenError, RefusedError
 from eoray.masking import is_secret_name, is_signed
 
@@ -39,6 +40,7 @@ def check_run(config: RunConfig, folder: Path) -> None:
     problems = [
         *(_image(config) if own else ()),
         *_paths(config, folder),
+        *_claims(config),
         *_environment(config),
         *_signatures(config),
         *(_gpus(config) if own else _size(config)),
@@ -64,6 +66,19 @@ def _paths(config: RunConfig, folder: Path) -> Iterator[str]:
                 f"{key}: pods do not see {path!r} of this machine; put it where they do "
                 f"(s3://bucket/...{seen})"
             )
+
+
+def _claims(config: RunConfig) -> Iterator[str]:
+    """Paths that are taken: the server says it to those alone who may create pods."""
+    taken = {"/": "the image", **dict.fromkeys(POD_MOUNTS, "each pod")}
+    for number, claim in enumerate(config.cluster.claims):
+        path = claim.path.rstrip("/") or "/"
+        if path in taken:
+            yield (
+                f"cluster.claims[{number}].path: {claim.path!r} belongs to {taken[path]}; mount "
+                "the claim elsewhere (/data)"
+            )
+        taken[path] = f"cluster.claims[{number}]"
 
 
 def _environment(config: RunConfig) -> Iterator[str]:
@@ -179,13 +194,16 @@ def try_pods(cluster: Cluster, rayjob: Mapping[str, Any]) -> None:
 
 
 def warn_of_tag(section: ClusterSection, tell: Callable[[str], None]) -> None:
-    """Say that an image may become another one while the run lasts."""
-    if section.image is not None and "@sha256:" not in section.image:
-        tell(
-            f"cluster.image: {section.image!r} is a tag and may mean another image when a pod is "
-            "made again; name it by digest (NAME@sha256:...), which `docker buildx imagetools "
-            f"inspect {section.image}` tells"
-        )
+    """Say that an image, the run's or a group's, may become another one while the run lasts."""
+    named = {"cluster.image": section.image}
+    named |= {f"cluster.workers[{n}].image": group.image for n, group in enumerate(section.workers)}
+    for key, image in named.items():
+        if image is not None and "@sha256:" not in image:
+            tell(
+                f"{key}: {image!r} is a tag and may mean another image when a pod is made again; "
+                "name it by digest (NAME@sha256:...), which `docker buildx imagetools inspect "
+                f"{image}` tells"
+            )
 
 
 def _templates(rayjob: Mapping[str, Any]) -> dict[str, Any]:

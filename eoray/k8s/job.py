@@ -201,6 +201,10 @@ def submit(  # noqa: PLR0913 - one submission, and all that may be said about it
 
     Submitting again attaches to what runs, says what is done, or begins the next attempt.
 
+    What it would need is not estimated, and whether another run writes the store is not looked at:
+    the driver looks, and ends with that run's name unless ``run.lease`` says otherwise. The verb
+    ``eoray submit`` does both beforehand.
+
     Args:
         path: The run file.
         overrides: Dotted settings, such as ``cluster.namespace=maps``.

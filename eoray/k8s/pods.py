@@ -8,10 +8,17 @@ from typing import Any
 from eoray.config import ClusterSection
 from eoray.config.cluster import HeadSection, WorkerGroup
 from eoray.k8s.hooks import HEAD_GRACE_S, save_fit, stop_driver
-from eoray.k8s.network import ca_volume
+from eoray.k8s.network import CA_FOLDER, ca_volume
 
 RUN_FOLDER = "/etc/eoray"
 """Where the run file lies in the pods."""
+
+_SHARED_FOLDER = "/dev/shm"  # noqa: S108 - Ray's place
+_TMP_FOLDER = "/tmp"  # noqa: S108 - Ray's session lies there
+_HOME_FOLDER = "/home/ray"
+
+POD_MOUNTS = (RUN_FOLDER, _SHARED_FOLDER, _TMP_FOLDER, _HOME_FOLDER, CA_FOLDER)
+"""What pods mount themselves, where no claim can be."""
 
 HEAD = "ray-head"
 WORKER = "ray-worker"
@@ -126,6 +133,7 @@ def _template(
             "imagePullSecrets": [{"name": name} for name in cluster.pull_secrets],
             "nodeSelector": dict(part.node_selector),
             "tolerations": [dict(toleration) for toleration in part.tolerations],
+            **({"priorityClassName": part.priority_class} if part.priority_class else {}),
             "volumes": volumes,
             "containers": [
                 {
@@ -161,9 +169,9 @@ def _volumes(
     ]
     mounts: list[dict[str, Any]] = [
         {"name": "run", "mountPath": RUN_FOLDER, "readOnly": True},
-        {"name": "shared-mem", "mountPath": "/dev/shm"},  # noqa: S108 - Ray's place
-        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - Ray's session lies there
-        {"name": "home", "mountPath": "/home/ray"},
+        {"name": "shared-mem", "mountPath": _SHARED_FOLDER},
+        {"name": "tmp", "mountPath": _TMP_FOLDER},
+        {"name": "home", "mountPath": _HOME_FOLDER},
     ]
     for number, claim in enumerate(cluster.claims):
         name = f"claim-{number}"

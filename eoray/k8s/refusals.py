@@ -7,8 +7,9 @@ from typing import Any
 
 from eoray.errors import ClusterError
 
-BUSY = frozenset({429, 500, 502, 503, 504})
-"""Statuses of a server that may answer later."""
+BUSY = frozenset({410, 429, 500, 502, 503, 504})
+"""Statuses of a server that may answer later; 410, of a list that has expired, since each list of
+ours begins anew."""
 
 
 class AlreadyExistsError(ClusterError):

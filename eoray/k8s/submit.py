@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 _ENDING = ("cancelling", "deleting")
 """Of an attempt that somebody ends: nothing to attach to."""
+
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+"""Keys and names of runs, as labels hold them."""
 
 _PODS_END_S = 180.0
 """An earlier attempt's pods get this long to end: two drivers must not meet in one store."""
@@ -341,7 +345,8 @@ def find_attempt(cluster: Cluster, name: str) -> dict[str, Any]:
     exact = cluster.rayjob(name)
     if exact is not None:
         return exact
-    for label in (RUN, NAME):
+    is_label = re.fullmatch(_LABEL, name) is not None  # a server refuses to look for another one
+    for label in (RUN, NAME) if is_label else ():
         found = cluster.rayjobs(f"{label}={name}")
         if found:
             return max(found, key=lambda j: (j["metadata"]["creationTimestamp"], _number(j)))

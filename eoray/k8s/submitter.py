@@ -236,6 +236,7 @@ def _pod(plan: SubmitPlan, env: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "securityContext": {**POD_SECURITY, "fsGroupChangePolicy": "OnRootMismatch"},
         "nodeSelector": dict(submit.node_selector),
         "tolerations": [dict(toleration) for toleration in submit.tolerations],
+        "priorityClassName": submit.priority_class,
         "containers": [
             {
                 "name": CONTAINER,
@@ -270,7 +271,8 @@ def _pod(plan: SubmitPlan, env: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             *volumes,
         ],
     }
-    empty = [key for key in ("imagePullSecrets", "nodeSelector", "tolerations") if not pod[key]]
+    given = ("imagePullSecrets", "nodeSelector", "tolerations", "priorityClassName")
+    empty = [key for key in given if not pod[key]]
     return {key: value for key, value in pod.items() if key not in empty}
 
 

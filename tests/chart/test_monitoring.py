@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
+from eoray.k8s.names import ATTEMPT, RUN, attempt_name
 from eoray.run.meters import METRICS
 from tests.chart.release import Manifest, Release, render
 
-OF_RUNS = {"EorayHeadMemoryHigh", "EorayNoCommit", "EorayFailedReads"}
+OF_RUNS = {"EorayHeadMemoryHigh", "EorayNoCommit", "EorayFailedReads", "EorayRunFailed"}
 ALERTS = OF_RUNS | {"EorayScheduleFailed", "EorayMapOld"}
 OURS = {f"ray_{name}" for name in METRICS}
-# Ray 2.60's dashboard agent, and kube-state-metrics' pages on Job and CronJob.
+# Ray 2.60's dashboard agent, KubeRay's operator (controllers/ray/metrics), and kube-state-metrics'
+# pages on Job and CronJob.
 OF_OTHERS = {
+    "kuberay_job_deployment_status",
     "ray_node_mem_used",
     "ray_node_mem_total",
     "kube_job_failed",
@@ -58,12 +61,12 @@ def test_heads_and_workers_are_read(full: Release) -> None:
     assert spec["podMetricsEndpoints"] == [{"port": "metrics", "interval": "30s"}]
 
 
-@pytest.mark.parametrize("label", ["eoray.dev/run", "eoray.dev/attempt", "eoray.dev/stage"])
-def test_metrics_say_which_run_they_are_of(full: Release, label: str) -> None:
-    assert label in full.one("PodMonitor")["spec"]["podTargetLabels"]
+def test_metrics_say_which_run_they_are_of_by_labels_that_its_pods_have(full: Release) -> None:
+    labels = full.one("PodMonitor")["spec"]["podTargetLabels"]
+    assert labels == [RUN, ATTEMPT, "ray.io/cluster"]  # the last is the operator's
 
 
-def test_there_are_five_alerts(alerts: dict[str, Manifest]) -> None:
+def test_there_are_six_alerts(alerts: dict[str, Manifest]) -> None:
     assert set(alerts) == ALERTS
 
 
@@ -94,6 +97,19 @@ def test_the_head_is_told_from_workers(alerts: dict[str, Manifest]) -> None:
     expression = alerts["EorayHeadMemoryHigh"]["expr"]
     assert expression.count('RayNodeType="head"') == 2
     assert expression.endswith("> 0.85")
+
+
+def test_a_failed_run_is_told_for_an_hour(alerts: dict[str, Manifest]) -> None:
+    now, before = alerts["EorayRunFailed"]["expr"].split("unless on (namespace, name)")
+    assert before.split() == [*now.split(), "offset", "1h"]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_ours"), [(attempt_name("maps-heal-0123abcd", 12), True), ("nightly-train", False)]
+)
+def test_a_failed_run_is_one_of_ours(alerts: dict[str, Manifest], name: str, is_ours: bool) -> None:
+    pattern = re.findall(r'name=~"(.*?)"', alerts["EorayRunFailed"]["expr"])[0]
+    assert (re.fullmatch(pattern, name) is not None) is is_ours
 
 
 def test_a_failed_schedule_is_one_of_the_releases(alerts: dict[str, Manifest]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.chart.release import Manifest, Release, render
+from tests.chart.release import PROFILES, Manifest, Release, render
 
 OURS = {"app.kubernetes.io/part-of": "eoray"}
 HEAD = OURS | {"ray.io/node-type": "head"}
@@ -189,15 +189,30 @@ def test_submit_pods_reach_the_api_server_and_heads(defaults: Release) -> None:
     ]
 
 
-def test_an_autoscaling_head_reaches_the_api_server(defaults: Release) -> None:
-    spec = _spec(defaults, "eoray-autoscaler")
-    assert spec["podSelector"] == {"matchLabels": HEAD}
+@pytest.mark.parametrize("profile", PROFILES)
+def test_heads_of_runs_reach_the_api_server(releases: dict[str, Release], profile: str) -> None:
+    spec = _spec(releases[profile], "eoray-autoscaler")
+    assert spec["podSelector"] == {"matchLabels": HEAD, "matchExpressions": RUN}
     assert spec["egress"] == [{"ports": _tcp(443, 6443), "to": ANYWHERE}]
 
 
-def test_without_autoscaling_no_ray_pod_reaches_the_api_server() -> None:
-    policies = render({"ray": {"autoscaling": False}}).named("NetworkPolicy")
-    assert "eoray-autoscaler" not in policies
+def test_heads_of_runs_may_be_kept_from_the_api_server(defaults: Release) -> None:
+    closed = render({"networkPolicy": {"egress": {"apiServer": {"runs": False}}}})
+    left = set(defaults.named("NetworkPolicy")) - set(closed.named("NetworkPolicy"))
+    assert left == {"eoray-autoscaler"}
+
+
+def test_an_autoscaling_head_that_stays_reaches_the_api_server(full: Release) -> None:
+    spec = _spec(full, "eoray-cluster-autoscaler")
+    assert spec["podSelector"] == {"matchLabels": CLUSTER | HEAD}
+    assert spec["egress"] == [{"ports": _tcp(443, 6443), "to": ANYWHERE}]
+
+
+@pytest.mark.parametrize("profile", ["defaults", "local"])  # no cluster, a fixed one
+def test_without_autoscaling_no_pod_that_stays_reaches_the_api_server(
+    releases: dict[str, Release], profile: str
+) -> None:
+    assert "eoray-cluster-autoscaler" not in releases[profile].named("NetworkPolicy")
 
 
 def test_policies_can_be_left_to_others() -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import helm_python
 import pytest
 import yaml
 
+from eoray.config import parse_config
+from eoray.k8s.phases import split_phases
 from tests.chart.release import Manifest, Release, render
 
-SCHEDULE = {"name": "weekly", "cron": "0 3 * * 1", "runFile": "version: 1\nname: weekly\n"}
+RUN_FILE = "version: 1\nname: weekly\ncluster: {image: maps}\n"
+SCHEDULE = {"name": "weekly", "cron": "0 3 * * 1", "runFile": RUN_FILE}
 
 
 def _render(**changes: object) -> Release:
     return render({"schedules": [SCHEDULE | changes]})
+
+
+def _job(**changes: object) -> Manifest:
+    job = _render(**changes).one("CronJob", "weekly")["spec"]["jobTemplate"]["spec"]
+    return dict(job)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +87,22 @@ def test_jobs_and_pods_are_labelled_with_the_schedule(spec: Manifest, job: Manif
 
 def test_the_pods_exit_is_the_runs(pod: Manifest) -> None:
     command = ["eoray", "submit", "/etc/eoray/run.yaml", "--wait", "--json"]
-    assert pod["containers"][0]["command"] == command
+    assert pod["containers"][0]["command"][:5] == command
+
+
+@pytest.mark.parametrize(
+    ("cluster", "settings"),
+    [
+        ("{image: maps}", ["cluster.ray_version=2.60.0"]),
+        ("{image: maps, ray_version: 2.59.0}", []),
+        ("{ray_cluster: eoray}", []),
+    ],
+)
+def test_the_small_image_learns_rays_version_from_the_chart(
+    cluster: str, settings: list[str]
+) -> None:
+    (container,) = _job(runFile=f"cluster: {cluster}")["template"]["spec"]["containers"]
+    assert container["command"][5:] == settings
 
 
 def test_a_failed_run_is_not_started_again(job: Manifest) -> None:
@@ -109,8 +133,74 @@ def test_a_job_outlives_its_run_by_a_quarter_of_an_hour(full: Release) -> None:
     assert spec["activeDeadlineSeconds"] == 36000 + 900
 
 
-def test_a_run_without_deadline_gets_a_day(job: Manifest) -> None:
-    assert job["activeDeadlineSeconds"] == 86400 + 900
+@pytest.mark.parametrize(
+    ("cluster", "minutes"),
+    [
+        ({}, 30 + 720),
+        ({"deadline_minutes": 4320}, 30 + 4320),
+        ({"deadline_minutes": 60, "start_minutes": 10}, 70),
+    ],
+)
+def test_a_job_has_the_time_that_its_run_file_says(
+    cluster: dict[str, object], minutes: int
+) -> None:
+    job = _job(runFile=yaml.safe_dump({"cluster": {"image": "maps", **cluster}}))
+    assert job["activeDeadlineSeconds"] == minutes * 60 + 900
+
+
+@pytest.mark.parametrize(
+    ("groups", "phases"),
+    [
+        ([], 1),
+        ([{"name": "all"}], 1),
+        ([{"name": "cpu", "stages": ["cube"]}, {"name": "gpu", "stages": ["fit", "predict"]}], 2),
+        ([{"name": "cpu", "stages": ["cube", "change"]}, {"name": "gpu", "stages": ["fit"]}], 3),
+    ],
+)
+def test_phases_have_their_time_one_after_another(groups: list[Manifest], phases: int) -> None:
+    cluster = {"image": "maps", "ray_version": "2.60.0", **({"workers": groups} if groups else {})}
+    run = {"name": "maps", "aoi": [14, 46, 15, 47], "time": "2024-01-01/2024-12-31",
+           "task": "land-cover-change", "store": "s3://maps/maps", "fit": {"labels": "s3://maps/l"},
+           "cluster": cluster}  # fmt: skip
+    assert len(split_phases(parse_config(yaml.safe_dump(run)))) == phases
+    job = _job(runFile=yaml.safe_dump(run), phases=True)
+    assert job["activeDeadlineSeconds"] == phases * (30 + 720) * 60 + 900
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("name: weekly", "has no cluster.image: name the image"),
+        (f"{RUN_FILE}include: base.yaml", "includes other files, and its pod has this one alone"),
+        (f"{RUN_FILE}store: out", 'pods do not see store "out"; put it where they do'),
+        (f"{RUN_FILE}aoi: place.geojson", 'pods do not see aoi "place.geojson"'),
+        (f"{RUN_FILE}fit: {{labels: /home/me/l.gpkg}}", 'do not see fit.labels "/home/me/l.gpkg"'),
+        (
+            "store: /database/out\ncluster: {image: maps, claims: [{claim: c, path: /data}]}",
+            'pods do not see store "/database/out"',
+        ),
+    ],
+)
+def test_a_run_file_that_no_pod_could_submit_is_refused(text: str, match: str) -> None:
+    with pytest.raises(helm_python.HelmRenderError, match=match):
+        _render(runFile=text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{RUN_FILE}store: s3://maps/weekly\naoi: [33TVM, 33TVN]",
+        f"vars: {{where: 's3://maps'}}\n{RUN_FILE}store: ${{where}}\naoi: [14, 46, 15, 47]",
+        "store: /data/out\ncluster: {image: maps, claims: [{claim: c, path: /data}]}",
+    ],
+)
+def test_a_run_file_with_paths_that_pods_see_is_taken(text: str) -> None:
+    assert _render(runFile=text).named("CronJob")
+
+
+def test_a_job_that_would_end_before_its_run_is_refused() -> None:
+    with pytest.raises(helm_python.HelmRenderError, match=r"is 3600, but .* are 45000 s together"):
+        _render(runDeadlineSeconds=3600)
 
 
 def test_the_pod_knows_its_job_and_schedule(pod: Manifest) -> None:
@@ -129,7 +219,11 @@ def test_the_run_file_is_mounted_where_it_is_read(plain: Release, pod: Manifest)
 
 @pytest.mark.parametrize(
     "text",
-    ["version: 1\nname: weekly\n", "  version: 1\n  name: indented", 'version: 1\nname: "{{ x }}"'],
+    [
+        RUN_FILE,
+        "  version: 1\n  name: indented\n  cluster: {image: maps}",
+        'version: 1\nname: "{{ x }}"\ncluster: {image: maps}',
+    ],
 )
 def test_the_run_file_arrives_as_it_was_given(text: str) -> None:
     (config,) = _render(runFile=text).named("ConfigMap").values()
@@ -143,7 +237,7 @@ def test_the_run_file_is_immutable(plain: Release) -> None:
 
 
 def test_a_changed_run_file_is_another_object(plain: Release) -> None:
-    changed = _render(runFile="version: 1\nname: other\n")
+    changed = _render(runFile=RUN_FILE.replace("weekly", "other"))
     assert set(changed.named("ConfigMap")).isdisjoint(plain.named("ConfigMap"))
 
 

@@ -31,6 +31,7 @@ cluster:
     image: registry.example/eoray-submit:0.1.0
     node_selector: {pool: small}
     tolerations: [{key: small, operator: Exists}]
+    priority_class: high
 """
 WHEN = Timetable("0 3 * * 1", "Europe/Ljubljana", 1800)
 VALUES: dict[str, Any] = {
@@ -42,6 +43,7 @@ VALUES: dict[str, Any] = {
     "submit": {
         "nodeSelector": {"pool": "small"},
         "tolerations": [{"key": "small", "operator": "Exists"}],
+        "priorityClassName": "high",
     },
 }
 OF_RELEASES = {
@@ -103,7 +105,6 @@ def rendered(plan: SubmitPlan) -> dict[str, Manifest]:
         "cron": WHEN.cron,
         "timeZone": WHEN.time_zone,
         "startingDeadlineSeconds": WHEN.missed_s,
-        "runDeadlineSeconds": 37800,  # start_minutes and deadline_minutes of the run file
         "lookbackDays": plan.lookback_days or 0,
         "phases": plan.n_phases > 0,
         "runFile": plan.text,

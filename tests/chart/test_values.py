@@ -20,7 +20,8 @@ CRON = Path(__file__).resolve().parents[1] / "k8s" / "cron.json"
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 (GROUP,) = VALUES["cluster"]["groups"]
-SCHEDULE = {"name": "weekly", "cron": "0 3 * * 1", "runFile": "version: 1"}
+RUN_FILE = "version: 1\ncluster: {image: maps}"
+SCHEDULE = {"name": "weekly", "cron": "0 3 * * 1", "runFile": RUN_FILE}
 
 
 def _objects(node: Any, at: str = "$") -> Iterator[tuple[str, Manifest]]:

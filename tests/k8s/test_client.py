@@ -12,7 +12,10 @@ from eoray.k8s.client import Cluster, connect
 from tests.k8s.fake_api import FakeApi
 
 
-@pytest.mark.parametrize("fault", [(429, "slow down"), (500, "oops"), (503, "starting"), (0, "")])
+@pytest.mark.parametrize(
+    "fault",
+    [(410, "expired"), (429, "slow down"), (500, "oops"), (503, "starting"), (0, "")],
+)
 def test_reading_goes_on_behind_faults_of_the_server(
     api: FakeApi, cluster: Cluster, waits: list[float], fault: tuple[int, str]
 ) -> None:

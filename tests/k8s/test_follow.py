@@ -48,14 +48,13 @@ def test_waiting_tells_each_state_once_and_ends_with_the_last(
     assert told == ["pending", "running", "succeeded"]
 
 
-def test_end_of_a_deadline_is_told_with_kuberays_reason(
-    api: FakeApi, cluster: Cluster, job: dict[str, Any]
+@pytest.mark.parametrize("reason", ["DeadlineExceeded", "JobStatusCheckTimeoutExceeded"])
+def test_end_by_kuberay_is_told_with_its_reason_though_the_driver_works(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any], reason: str
 ) -> None:
-    api.set_status(
-        NAME, jobDeploymentStatus="Failed", jobStatus="RUNNING", reason="DeadlineExceeded"
-    )
+    api.set_status(NAME, jobDeploymentStatus="Failed", jobStatus="RUNNING", reason=reason)
     state = wait_for_end(cluster, NAME)
-    assert (state.word, state.reason, state.exit_code) == ("failed", "DeadlineExceeded", 1)
+    assert (state.word, state.reason, state.exit_code) == ("failed", reason, 1)
 
 
 def test_timeout_of_waiting_leaves_the_run_alone(

@@ -15,6 +15,7 @@ from eoray.config import RunConfig, config_key, local_paths, parse_config
 from eoray.errors import ConfigError
 from eoray.k8s.checks import check_rayjob, check_run
 from eoray.k8s.names import RECORD, STORAGE
+from eoray.k8s.pods import POD_MOUNTS
 from eoray.k8s.rayjob import build_config_map, build_rayjob, entrypoint
 from eoray.k8s.submit import plan_attempt
 from eoray.k8s.submitter import images_of
@@ -22,6 +23,7 @@ from eoray.run.record import RunPaths
 from tests.k8s.crds import problems
 
 GPU = "cluster.workers=[{name: gpu, gpus: 1, max: 2, cpu: 8, memory_gi: 32}]"
+CLAIM = "cluster.claims=[{{claim: outputs, path: '{}'}}]"
 
 
 def built(config: RunConfig, **how: Any) -> dict[str, Any]:
@@ -68,6 +70,16 @@ def test_ray_asks_for_a_token(config: RunConfig) -> None:
     cluster = built(config)["spec"]["rayClusterSpec"]
     assert cluster["authOptions"] == {"mode": "token"}
     assert cluster["rayVersion"] == "2.60.0"
+
+
+def test_pods_have_the_priority_that_head_and_groups_say(
+    config: RunConfig, read_config: Any
+) -> None:
+    groups = "cluster.workers=[{name: readers}, {name: gpu, priority_class: low}]"
+    said = built(read_config("cluster.head={priority_class: high}", groups))
+    assert [pod.get("priorityClassName") for pod in pods(said)] == ["high", None, "low"]
+    assert problems(said, "rayjobs") == []
+    assert not any("priorityClassName" in pod for pod in pods(built(config)))
 
 
 def test_nothing_runs_on_the_head_and_its_node_is_kept(config: RunConfig) -> None:
@@ -273,6 +285,12 @@ def test_entrypoint_is_ours_alone() -> None:
             "source.catalog: holds a signed link",
         ),
         (GPU, "deadline_minutes: missing, but up to 2 GPUs are asked for"),
+        (CLAIM.format("/tmp/"), r"claims\[0\]\.path: '/tmp/' belongs to each pod; mount"),
+        (CLAIM.format("/"), r"claims\[0\]\.path: '/' belongs to the image"),
+        (
+            "cluster.claims=[{claim: a, path: /data}, {claim: b, path: /data/}]",
+            r"claims\[1\]\.path: '/data/' belongs to cluster.claims\[0\]",
+        ),
     ],
 )
 def test_run_file_that_pods_cannot_carry_out_is_refused(
@@ -280,6 +298,12 @@ def test_run_file_that_pods_cannot_carry_out_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         check_run(read_config(override), Path("/home/ann"))
+
+
+def test_every_mount_of_a_pod_is_kept_from_claims(read_config: Any) -> None:
+    for pod in pods(built(read_config("cluster.network={ca: {secret: own}}"))):
+        (container,) = pod["containers"]
+        assert {mount["mountPath"] for mount in container["volumeMounts"]} == set(POD_MOUNTS)
 
 
 @pytest.mark.parametrize(

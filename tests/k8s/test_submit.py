@@ -368,6 +368,16 @@ def test_image_by_tag_is_told_with_its_remedy(
     assert line.startswith("cluster.image: 'registry.example/eoray:latest' is a tag")
 
 
+def test_group_whose_image_is_a_tag_is_told(
+    cluster: Cluster, read_config: Any, folder: Path
+) -> None:
+    told: list[str] = []
+    groups = "[{name: readers}, {name: gpu, image: 'registry.example/eoray-gpu:latest'}]"
+    submit_run(cluster, read_config(f"cluster.workers={groups}"), folder, tell=told.append)
+    (line,) = told
+    assert line.startswith("cluster.workers[1].image: 'registry.example/eoray-gpu:latest' is a tag")
+
+
 def test_oldest_ended_attempts_beyond_the_history_are_deleted(
     api: FakeApi, cluster: Cluster, read_config: Any, folder: Path
 ) -> None:
@@ -411,6 +421,15 @@ def test_run_is_found_by_attempt_key_or_name(cluster: Cluster, first: str) -> No
         assert find_attempt(cluster, name)["metadata"]["name"] == first
     with pytest.raises(ClusterError, match="no run or attempt 'italy' in namespace 'maps'"):
         find_attempt(cluster, "italy")
+
+
+@pytest.mark.parametrize("name", ["My Run", "italy,slovenia", "a" * 64])
+def test_what_no_run_can_be_called_is_not_asked_for_by_label(
+    api: FakeApi, cluster: Cluster, name: str
+) -> None:
+    with pytest.raises(ClusterError, match="no run or attempt"):
+        find_attempt(cluster, name)
+    assert not any("labelSelector" in path for _, path in api.requests)
 
 
 def test_missing_ray_version_is_named(read_config: Any, monkeypatch: Any) -> None:

@@ -40,6 +40,17 @@ ipBlock:
 {{- end }}
 {{- end }}
 
+{{/* The way to the API server, as an entry of egress. */}}
+{{- define "eoray.policy.api" -}}
+{{- $api := .Values.networkPolicy.egress.apiServer -}}
+- ports:
+    {{- include "eoray.policy.ports" $api.ports | trim | nindent 4 }}
+  to:
+    {{- range $api.cidrs }}
+    - {{ include "eoray.policy.block" (dict "root" $ "cidr" .) | indent 6 | trim }}
+    {{- end }}
+{{- end }}
+
 {{- define "eoray.policy.run" -}}
 matchLabels:
   app.kubernetes.io/part-of: eoray
