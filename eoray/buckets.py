@@ -1,4 +1,4 @@
-"""How buckets of S3 are reached: one description, four libraries.
+"""How buckets are reached: one description, four libraries.
 
 obstore, Icechunk, GDAL and fsspec read different variables, and the same ones differently: GDAL
 ignores ``AWS_ENDPOINT_URL``, obstore and Icechunk sign though ``AWS_NO_SIGN_REQUEST`` is set. A
@@ -7,7 +7,8 @@ and writes to another. So each bucket is described once, by the run file's secti
 else by the environment, and translated here.
 
 Credentials are never part of it: all take them from the environment or from the pod's
-identity. Proxies and certificates are the process's; every library here reads their variables.
+identity, GDAL where it has other names for them after a translation. Proxies and certificates are
+the process's; every library here reads their variables.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -90,7 +92,7 @@ def _of_environment() -> Bucket:
     return Bucket(
         endpoint=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
         region=_region(),
-        anonymous=any(os.environ.get(name, "").lower() in _TRUE for name in unsigned),
+        anonymous=any(map(_is_set, unsigned)),
         requester_pays=os.environ.get("AWS_REQUEST_PAYER", "") == "requester",
     )
 
@@ -129,8 +131,17 @@ def icechunk_options(url: str) -> dict[str, Any]:
 
 
 def gdal_options(url: str) -> dict[str, str]:
-    """Options of GDAL's ``/vsis3/`` while a file of the bucket is opened."""
-    bucket = bucket_of(url)
+    """Options of GDAL's ``/vsis3/``, ``/vsigs/`` or ``/vsiaz/`` while a file is opened and read."""
+    match urlparse(url).scheme:
+        case "gs":
+            return _gdal_google()
+        case "az":
+            return _gdal_azure()
+        case _:
+            return _gdal_s3(bucket_of(url))
+
+
+def _gdal_s3(bucket: Bucket) -> dict[str, str]:
     found = {
         "AWS_NO_SIGN_REQUEST": "YES" if bucket.anonymous else "NO",
         "AWS_VIRTUAL_HOSTING": "NO" if bucket.in_path else "YES",
@@ -138,8 +149,58 @@ def gdal_options(url: str) -> dict[str, str]:
     }
     if bucket.endpoint:
         found["AWS_S3_ENDPOINT"] = bucket.endpoint.split("://", 1)[-1].rstrip("/")
-    if bucket.region or _region():
-        found["AWS_REGION"] = bucket.region or _region() or ""
+    if region := bucket.region or _region():
+        # the second wins, and EKS sets it for the cluster's region
+        found |= {"AWS_REGION": region, "AWS_DEFAULT_REGION": region}
     if bucket.requester_pays:
         found["AWS_REQUEST_PAYER"] = "requester"
+    if sts := os.environ.get("AWS_ENDPOINT_URL_STS"):
+        found["CPL_AWS_STS_ROOT_URL"] = sts.rstrip("/")
     return found
+
+
+def _gdal_google() -> dict[str, str]:
+    """GDAL asks for tokens only where the machine's firmware is Google's; pods may not see it."""
+    found = {"CPL_GCE_CHECK_LOCAL_FILES": "NO"}
+    if host := os.environ.get("GCE_METADATA_HOST"):
+        found["CPL_GCE_CREDENTIALS_URL"] = f"http://{host}/{_GOOGLE_TOKENS}"
+    file = _first_set("GOOGLE_APPLICATION_CREDENTIALS", *_GOOGLE_FILES) or _google_login()
+    if file:
+        found["GOOGLE_APPLICATION_CREDENTIALS"] = file
+    if _is_set("GOOGLE_SKIP_SIGNATURE"):
+        found["GS_NO_SIGN_REQUEST"] = "YES"
+    return found
+
+
+_GOOGLE_TOKENS = "computeMetadata/v1/instance/service-accounts/default/token"
+_GOOGLE_FILES = ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH")
+
+
+def _google_login() -> str:
+    """Where ``gcloud auth application-default login`` leaves what it was given."""
+    file = Path.home() / ".config/gcloud/application_default_credentials.json"
+    return str(file) if file.is_file() else ""
+
+
+def _gdal_azure() -> dict[str, str]:
+    found = {name: _first_set(*others) for name, others in _AZURE.items()}
+    if _is_set("AZURE_SKIP_SIGNATURE"):
+        found["AZURE_NO_SIGN_REQUEST"] = "YES"
+    return {name: value for name, value in found.items() if value}
+
+
+_AZURE = {
+    "AZURE_STORAGE_ACCOUNT": ("AZURE_STORAGE_ACCOUNT_NAME",),
+    "AZURE_STORAGE_ACCESS_KEY": ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY"),
+    "AZURE_STORAGE_SAS_TOKEN": ("AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN"),
+    "CPL_AZURE_ENDPOINT": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+"""GDAL's names -> obstore's and Icechunk's."""
+
+
+def _first_set(*names: str) -> str:
+    return next((value for name in names if (value := os.environ.get(name))), "")
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").lower() in _TRUE

@@ -35,7 +35,7 @@ class FakeS3:
     requests: list[tuple[str, str]] = field(default_factory=list)
     """(method, ``bucket/key``) of all requests."""
     keys: list[str] = field(default_factory=list)
-    """Access key that signed each of them; "" for none."""
+    """Access key that signed each of them, or bearer's token; "" for none."""
     only_key: str | None = None
     """The only access key that is not refused as expired."""
     url: str = ""
@@ -117,4 +117,6 @@ class _Handler(S3Handler):
 
 
 def _signer(authorization: str) -> str:
+    if authorization.startswith("Bearer "):
+        return authorization.removeprefix("Bearer ")
     return authorization.partition("Credential=")[2].partition("/")[0]

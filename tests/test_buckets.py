@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rasterio import Affine
+from rasterio.io import MemoryFile
 
 from eoray import storage
-from eoray.buckets import Bucket, bucket_of, known_buckets, use_buckets
+from eoray.buckets import Bucket, bucket_of, gdal_options, known_buckets, use_buckets
 from eoray.config import config_key, load_config
 from eoray.cube.open import open_cube
 from eoray.errors import ConfigError, StoreError
@@ -130,6 +132,15 @@ def test_the_requester_pays_where_it_is_said(ask: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("ask", ASKERS)
+def test_a_described_region_wins_over_that_of_the_cluster(
+    ask: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):  # EKS sets both
+        monkeypatch.setenv(name, "eu-central-1")
+    assert "/eu-west-9/s3/" in asked_by(ask, region="eu-west-9")["authorization"]
+
+
+@pytest.mark.parametrize("ask", ASKERS)
 def test_without_a_description_all_read_the_same_environment(
     ask: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +166,79 @@ def test_two_buckets_of_one_process_lie_on_two_servers() -> None:
         assert storage.filesystem("s3://two").cat_file("s3://two/key") == b"second"
         use_buckets({"s3://one": Bucket(two.url, "r2"), "s3://two": Bucket(one.url, "r1")})
         assert not storage.exists("s3://one/key")
+
+
+VRT = """\
+<VRTDataset rasterXSize="4" rasterYSize="4"><GeoTransform>0, 10, 0, 0, 0, -10</GeoTransform>
+<VRTRasterBand dataType="Byte" band="1"><SimpleSource>
+<SourceFilename relativeToVRT="1">dem.tif</SourceFilename><SourceBand>1</SourceBand>
+</SimpleSource></VRTRasterBand></VRTDataset>
+"""
+
+
+def test_a_vrt_finds_its_sources_in_the_bucket_that_is_described() -> None:
+    with s3_server() as one:
+        use_buckets({"s3://one": Bucket(one.url, "r1")})
+        with MemoryFile() as memory:
+            shape = {"width": 4, "height": 4, "count": 1, "dtype": "uint8"}
+            with memory.open(driver="GTiff", transform=Affine.scale(10, -10), **shape) as file:
+                file.write(np.full((1, 4, 4), 7, np.uint8))
+            storage.write_bytes("s3://one/dem.tif", memory.read())
+        storage.write_bytes("s3://one/dem.vrt", VRT.encode())
+        with GdalFile("s3://one/dem.vrt") as vrt:
+            assert (vrt.read(slice(0, 4), slice(0, 4)) == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "bucket", "expected"),
+    [
+        (
+            {"AZURE_STORAGE_ACCOUNT_NAME": "me", "AZURE_STORAGE_ACCOUNT_KEY": "k"},
+            "az://maps",
+            {"AZURE_STORAGE_ACCOUNT": "me", "AZURE_STORAGE_ACCESS_KEY": "k"},
+        ),
+        (
+            {"AZURE_STORAGE_ACCOUNT_NAME": "me", "AZURE_STORAGE_SAS_KEY": "sv=1"},
+            "az://maps",
+            {"AZURE_STORAGE_ACCOUNT": "me", "AZURE_STORAGE_SAS_TOKEN": "sv=1"},
+        ),
+        (
+            {"AZURE_STORAGE_ACCOUNT_NAME": "me", "AZURE_SKIP_SIGNATURE": "true"},
+            "az://maps",
+            {"AZURE_STORAGE_ACCOUNT": "me", "AZURE_NO_SIGN_REQUEST": "YES"},
+        ),
+        (
+            {"GOOGLE_SERVICE_ACCOUNT": "/keys/me.json"},
+            "gs://maps",
+            {"GOOGLE_APPLICATION_CREDENTIALS": "/keys/me.json"},
+        ),
+        ({"GOOGLE_SKIP_SIGNATURE": "true"}, "gs://maps", {"GS_NO_SIGN_REQUEST": "YES"}),
+    ],
+)
+def test_gdal_gets_by_its_own_names_what_azure_and_google_need(
+    given: dict[str, str],
+    bucket: str,
+    expected: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # nobody logged in
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    found = gdal_options(f"{bucket}/dem.tif")
+    found.pop("CPL_GCE_CHECK_LOCAL_FILES", None)
+    assert found == expected
+
+
+def test_gdal_finds_google_s_login_where_gcloud_leaves_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    login = tmp_path / ".config/gcloud/application_default_credentials.json"
+    login.parent.mkdir(parents=True)
+    login.touch()
+    options = gdal_options("gs://maps/dem.tif")
+    assert options["GOOGLE_APPLICATION_CREDENTIALS"] == str(login)
 
 
 def test_plain_zarr_goes_to_the_bucket_that_is_described(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,8 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from subprocess import PIPE
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 
 from eoray import storage
@@ -37,7 +42,7 @@ STS = """\
 
 @dataclass
 class Identities:
-    """What gives out credentials, as EKS Pod Identity and STS do."""
+    """What gives out credentials, as EKS Pod Identity, STS, Azure and Google's metadata do."""
 
     s3: FakeS3
     tokens: list[str] = field(default_factory=list)
@@ -67,14 +72,34 @@ class Identities:
 def serve(identities: Identities) -> Iterator[None]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._answer(json.dumps(identities.give(self.headers["Authorization"])))
+            if self.path.startswith("/v1/credentials"):
+                self._answer(json.dumps(identities.give(self.headers["Authorization"])))
+            elif self.path.startswith("/computeMetadata/"):
+                assert self.headers["Metadata-Flavor"] == "Google"
+                self._bearer("token-of-the-pod")  # it knows the pod by its address
+            else:
+                self._assume(urlsplit(self.path).query)
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-            asked = parse_qs(body) or parse_qs(urlsplit(self.path).query)
+            if self.path == "/tenant/oauth2/v2.0/token":
+                asked = parse_qs(body)
+                assert asked["client_id"] == ["maps"]
+                self._bearer(asked["client_assertion"][0])
+            else:
+                self._assume(body or urlsplit(self.path).query)
+
+        def _assume(self, query: str) -> None:
+            asked = parse_qs(query)
             assert asked["Action"] == ["AssumeRoleWithWebIdentity"]
             assert asked["RoleArn"] == ["arn:aws:iam::1:role/maps"]
             self._answer(STS.format(**identities.give(asked["WebIdentityToken"][0])))
+
+        def _bearer(self, token: str) -> None:
+            given = identities.give(token)["AccessKeyId"]
+            life_s = LIFE_S if identities.is_first else 3600
+            found = {"access_token": given, "expires_in": int(life_s), "token_type": "Bearer"}
+            self._answer(json.dumps(found))
 
         def _answer(self, text: str) -> None:
             self.send_response(200)
@@ -136,6 +161,32 @@ def web_identity(
         yield identities
 
 
+@pytest.fixture
+def azure_identity(
+    identities: Identities, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Identities:
+    """As the webhook of AKS tells a pod."""
+    (tmp_path / "token").write_text("token-of-the-pod")
+    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", f"{identities.url}/")
+    monkeypatch.setenv("AZURE_TENANT_ID", "tenant")
+    monkeypatch.setenv("AZURE_CLIENT_ID", "maps")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", identities.s3.url)
+    return identities
+
+
+@pytest.fixture
+def google_identity(
+    identities: Identities, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Identities:
+    """As on GKE, where the node's metadata server knows the pods."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # nobody logged in
+    monkeypatch.setenv("GCE_METADATA_HOST", identities.url.removeprefix("http://"))
+    monkeypatch.setenv("CPL_GS_ENDPOINT", f"{identities.s3.url}/")
+    return identities
+
+
 def by_obstore() -> Callable[[], None]:
     """Puts through one client, as the lease renews itself."""
     store = storage.object_store("s3://maps/out")
@@ -176,6 +227,69 @@ def test_credentials_come_from_the_identity_and_are_renewed_when_they_expire(
     write()
     assert set(found.s3.keys[before:]) == {"SECOND"}
     assert set(found.tokens) == {"token-of-the-pod"}
+
+
+READER = """\
+import sys
+from eoray.reading.gdal import GdalFile, io_pool
+
+def read(urls):
+    with GdalFile(next(urls)) as file:
+        print(file.read(slice(0, 128), slice(0, 128)).sum(), flush=True)
+        sys.stdin.readline()
+        print(file.read(slice(896, 1024), slice(896, 1024)).sum(), flush=True)
+    with GdalFile(next(urls)) as file:
+        print(file.read(slice(0, 128), slice(0, 128)).sum(), flush=True)
+
+io_pool().submit(read, iter(sys.argv[1:])).result()
+"""
+"""A process of its own: rasterio holds Python's lock while it opens a file."""
+
+PLACES = {
+    "pod_identity": "s3://maps",
+    "web_identity": "s3://maps",
+    "azure_identity": "az://maps",
+    "google_identity": "gs://maps",
+}
+
+
+@pytest.mark.parametrize(("kind", "place"), PLACES.items())
+def test_gdal_takes_credentials_from_the_identity_and_the_next_ones_in_an_open_file(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str, place: str
+) -> None:
+    found: Identities = request.getfixturevalue(kind)
+    if kind == "web_identity":
+        monkeypatch.setenv("GDAL_CURL_CA_BUNDLE", os.environ["SSL_CERT_FILE"])
+    pixels = lay_rasters(found.s3, "a.tif", "b.tif")
+    command = [sys.executable, "-c", READER, f"{place}/a.tif", f"{place}/b.tif"]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == f"{pixels[:128, :128].sum()}\n"
+        assert set(found.s3.keys) == {"FIRST"}
+        found.let_first_end()
+        before = len(found.s3.keys)
+        out, _ = reader.communicate("\n", timeout=60)
+    assert out == f"{pixels[896:, 896:].sum()}\n{pixels[:128, :128].sum()}\n"
+    assert set(found.s3.keys[before:]) == {"SECOND"}
+    assert set(found.tokens) == {"token-of-the-pod"}
+
+
+def lay_rasters(s3: FakeS3, *names: str) -> np.ndarray:
+    """The same picture under each name; eoray's own reader does not know its compression."""
+    from rasterio import Affine
+    from rasterio.io import MemoryFile
+
+    pixels = np.random.default_rng(7).integers(0, 9999, (1024, 1024), "uint16")
+    shape = {"width": 1024, "height": 1024, "count": 1, "dtype": "uint16"}
+    place = {"crs": "EPSG:32633", "transform": Affine(10, 0, 600000, 0, -10, 5000000)}
+    tiles = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "zstd"}
+    with MemoryFile() as memory:
+        with memory.open(driver="GTiff", **place, **shape, **tiles) as file:
+            file.write(pixels, 1)
+        data = memory.read()
+    for name in names:
+        s3.put(f"maps/{name}", data)
+    return pixels
 
 
 def test_probe_and_lease_need_no_key_in_the_environment(pod_identity: Identities) -> None:

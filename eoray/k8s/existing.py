@@ -80,7 +80,8 @@ def _openness(spec: Mapping[str, Any], name: str) -> Iterator[str]:
     if (spec.get("authOptions") or {}).get("mode") != "token":
         yield (
             f"cluster.ray_cluster: RayCluster {name!r} asks for no token, so anyone who reaches "
-            "it runs code with its credentials; set authOptions.mode: token and make it anew"
+            "it runs code with its credentials; set authOptions.mode: token and make it anew, "
+            "with KubeRay 1.6 or newer: an older one drops the field"
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
@@ -82,9 +82,9 @@ def _enter_gdal() -> None:
 
 def gdal_place(href: str, patience: Patience | None = None) -> tuple[str, dict[str, str]]:
     """What GDAL calls a file, with the right to read it, and the options that it needs."""
-    if href.startswith("s3://"):
-        # /vsis3/: rasterio would bring boto3's session in
-        return f"/vsis3/{href.removeprefix('s3://')}", gdal_options(href)
+    if _is_object(href):
+        # not by its URL: rasterio would bring boto3's session in, and one of its own for Azure
+        return "/vsi{}/{}".format(*href.split("://", 1)), gdal_options(href)
     right = right_to_read(href, patience or Patience())
     if right.query:
         return f"{href}?{right.query}", {}
@@ -98,6 +98,17 @@ def gdal_place(href: str, patience: Patience | None = None) -> tuple[str, dict[s
     }
 
 
+def _is_object(href: str) -> bool:
+    return href.startswith(("s3://", "gs://", "az://"))
+
+
+def _bucket(href: str) -> AbstractContextManager[object]:
+    """How the bucket of an object is reached, for what GDAL does meanwhile."""
+    import rasterio
+
+    return rasterio.Env(**gdal_options(href)) if _is_object(href) else nullcontext()
+
+
 def forget_answers(href: str | None = None) -> None:
     """Have GDAL ask a server anew.
 
@@ -107,19 +118,21 @@ def forget_answers(href: str | None = None) -> None:
     Args:
         href: Path or URL, with its signature or without; None for all links.
     """
-    import rasterio
     from rasterio import cache
 
     if href is None:
         cache.invalidate_all()
     elif not is_local(href):
         # the link of an object is made from how its bucket is reached
-        with rasterio.Env(**gdal_options(href)) if href.startswith("s3://") else nullcontext():
+        with _bucket(href):
             cache.invalidate(href)
 
 
 class GdalFile:
-    """An open file; a context manager."""
+    """An open file; a context manager, within which it is read.
+
+    There a VRT finds its sources, and GDAL the next credentials.
+    """
 
     def __init__(
         self, href: str, patience: Patience | None = None, *, overview: int | None = None
@@ -138,9 +151,11 @@ class GdalFile:
         """
         READS.add(ReadUsage(gdal_files=1))
         self.dataset = _open(href, patience, overview)
+        self._bucket = _bucket(href)
 
     def __enter__(self) -> Self:
         """Give the open file."""
+        self._bucket.__enter__()
         return self
 
     def __exit__(
@@ -151,6 +166,7 @@ class GdalFile:
     ) -> None:
         """Close it."""
         self.dataset.close()
+        self._bucket.__exit__(kind, error, trace)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -246,7 +262,7 @@ def warp_by_gdal(
 
     lattice = lattice_of(zone)
     crs = f"EPSG:{lattice.epsg}"
-    with _open(href, overview=overview) as file:
+    with _bucket(href), _open(href, overview=overview) as file:
         out = np.full((window.height, window.width), asset.nodata, file.dtypes[0])
         bounds = transform_bounds(file.crs, crs, *file.bounds, densify_pts=21)
         for cell in _warp_cells(window, lattice.box(bounds, resolution_m)):
