@@ -99,6 +99,15 @@ ScheduleName = Annotated[
     str | None, typer.Option("--name", help="Of the schedule; the run's if not given.")
 ]
 
+Estimate = Annotated[
+    bool | None,
+    typer.Option(
+        "--estimate/--no-estimate",
+        help="Show what the catalogue says is to be read, and size the head for it; if not given, "
+        "except in pods.",
+    ),
+]
+
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ from eoray.cli.options import (
     Context,
     CronExpression,
     Debug,
+    Estimate,
     LookbackDays,
     Namespace,
     Overrides,
@@ -51,6 +53,7 @@ def apply(
     missed_seconds: Annotated[
         int, typer.Option(min=200, help="A tick that could not start for so long is given up.")
     ] = 3600,
+    estimate: Estimate = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -60,10 +63,17 @@ def apply(
         from datetime import UTC, datetime
 
         from eoray.config import load_config
-        from eoray.k8s.schedule import Timetable
+        from eoray.k8s.schedule import Timetable, foresee_tick, plan_schedule
         from eoray.k8s.schedule import schedule as schedule_file
 
         given = [*of_environment(run_file, overrides or []), *(overrides or [])]
+        config, folder = load_config(run_file, given), Path(run_file).resolve().parent
+        when, now = Timetable(cron, time_zone, missed_seconds), datetime.now(UTC)
+        days = lookback_days
+        plan_schedule(config, folder, when, name, stage or (), days, phases=phases)
+        given += foresee_tick(
+            run_file, given, stages=stage or (), lookback_days=days, estimate=estimate, tell=say
+        )
         for line in bounds(load_config(run_file, given), stage or (), phases=phases):
             say(f"each run: {line}")
         made = schedule_file(
@@ -71,13 +81,13 @@ def apply(
             given,
             cron=cron,
             time_zone=time_zone,
-            lookback_days=lookback_days,
+            lookback_days=days,
             name=name,
             stages=stage or (),
             phases=phases,
             missed_s=missed_seconds,
+            estimate=False,  # made above, before the bound
         )
-        when, now = Timetable(cron, time_zone), datetime.now(UTC)
         warnings = when.warnings(now)
         for warning in warnings:
             say(f"warning: {warning}")

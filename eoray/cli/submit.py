@@ -12,6 +12,7 @@ import typer
 from eoray.cli.options import (
     AsJson,
     Debug,
+    Estimate,
     Items,
     LookbackDays,
     Overrides,
@@ -63,13 +64,7 @@ def submit(
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Make another writer of the store stop.")
     ] = False,
-    estimate: Annotated[
-        bool | None,
-        typer.Option(
-            "--estimate/--no-estimate",
-            help="Show what the catalogue says is to be read; if not given, except in pods.",
-        ),
-    ] = None,
+    estimate: Estimate = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Leave as soon as the run is submitted.")
     ] = False,
@@ -92,8 +87,8 @@ def submit(
     def action() -> Result:
         from eoray.config import load_config
         from eoray.k8s.checks import check_run
+        from eoray.k8s.forecast import foresee
         from eoray.k8s.job import submit_phases
-        from eoray.k8s.kubeconfig import is_pod
         from eoray.k8s.phases import check_idle_gpus
         from eoray.k8s.window import move_window
 
@@ -116,10 +111,10 @@ def submit(
         if not phases and healing is None:
             check_idle_gpus(config, stage or ())
         _look_at_lease(config, folder)
-        # planning needs more memory than a pod has that only submits
-        is_shown = healing is None and (not is_pod() if estimate is None else estimate)
-        if is_shown:
-            given += _foresee(run_file, given, config, stage or ())
+        if healing is None:
+            given += foresee(
+                run_file, given, stages=stage or (), window=window, estimate=estimate, tell=say
+            )
             config = load()
         for line in bounds(config, stage or (), phases=phases):
             say(line)
@@ -127,6 +122,7 @@ def submit(
             "stages": stage or (),
             "again": again,
             "window": window,
+            "estimate": False,  # made above, before the bound
             "schedule": os.environ.get("EORAY_SCHEDULE"),
             "tell": say,
         }
@@ -140,23 +136,6 @@ def submit(
 
     run_verb(action, text=lambda r: f"{r['name']}  {r['line']}", as_json=as_json, debug=debug,
              ends=end_of)  # fmt: skip
-
-
-def _foresee(
-    run_file: str, given: list[str], config: RunConfig, stages: Sequence[str]
-) -> list[str]:
-    """Say what a run is expected to need; gives the settings that follow from it."""
-    from eoray.k8s.forecast import forecast
-    from eoray.k8s.sizing import size_head
-
-    expected = forecast(run_file, given, config, stages=stages)
-    for line in expected.lines:
-        say(line)
-    if not expected.tasks or config.cluster.ray_cluster is not None:
-        return []
-    head = size_head(config.cluster, expected.tasks)
-    say(head.line())
-    return [head.setting]
 
 
 def _submit_one(run_file: str, given: list[str], **how: Any) -> Iterator[Job]:

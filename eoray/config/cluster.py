@@ -80,8 +80,15 @@ class WorkerGroup(Placement):
     """A pod without work is given back after this time."""
     grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
     """From the notice that a pod is taken away to its end: a fit saves a checkpoint meanwhile."""
+    spread: bool | None = None
+    """Prefer nodes with fewer of these pods; none given: those without GPUs are spread."""
     price_per_hour: Annotated[float, Field(ge=0)] | None = None
     """Of a pod, in any currency."""
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether pods are to stand on many nodes: readers share each one's network."""
+        return self.gpus == 0 if self.spread is None else self.spread
 
     @model_validator(mode="after")
     def _min_below_max(self) -> WorkerGroup:

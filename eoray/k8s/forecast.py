@@ -11,14 +11,21 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from eoray.config import load_config
+from eoray.k8s.kubeconfig import is_pod
+from eoray.k8s.sizing import size_head
+from eoray.k8s.window import move_window
 from eoray.timeline import Calendar, parse_month_day
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from eoray.config import ClusterSection, RunConfig
+    from eoray.k8s.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,43 @@ class Forecast:
     """For a reader; one that says why, where there is no estimate."""
     tasks: int = 0
     """Of the largest stage; 0 where nobody knows."""
+
+
+def foresee(
+    run_file: str | Path,
+    overrides: Sequence[str],
+    *,
+    stages: Sequence[str] = (),
+    window: Window | None = None,
+    estimate: bool | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[str]:
+    """Estimate a run, and size its head for it.
+
+    Args:
+        run_file: As the user names it.
+        overrides: As for :func:`eoray.config.load_config`.
+        stages: Some of its stages; () for all.
+        window: Days that replace the run file's.
+        estimate: Whether to; None does, except in pods: planning needs more memory than one has
+            that only submits.
+        tell: Called with what is found.
+
+    Returns:
+        Settings of the run file that follow from it; none where nobody knows.
+    """
+    if not (not is_pod() if estimate is None else estimate):
+        return []
+    config = load_config(run_file, overrides)  # a window writes out what the file leaves open
+    moved = config if window is None else move_window(config, window)
+    expected = forecast(str(run_file), overrides, moved, stages=stages)
+    for line in expected.lines:
+        tell(line)
+    if not expected.tasks or config.cluster.ray_cluster is not None:
+        return []
+    head = size_head(config.cluster, expected.tasks)
+    tell(head.line())
+    return [head.setting]
 
 
 _TIMEOUT_S = 60.0

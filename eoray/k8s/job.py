@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eoray.errors import ClusterError
+from eoray.k8s.checks import check_run
 from eoray.k8s.client import Cluster, connect
 from eoray.k8s.end import cancel_attempt, delete_attempt
 from eoray.k8s.follow import (
@@ -20,6 +21,7 @@ from eoray.k8s.follow import (
     wait_for_verdict,
     warnings_of,
 )
+from eoray.k8s.forecast import foresee
 from eoray.k8s.names import ATTEMPT, NAME, PART_OF, RECORD, RUN, STORAGE, split_attempt
 from eoray.k8s.patience import Patience
 from eoray.k8s.phases import split_phases
@@ -195,15 +197,15 @@ def submit(  # noqa: PLR0913 - one submission, and all that may be said about it
     schedule: str | None = None,
     heal: Healing | None = None,
     dry_run: bool = False,
+    estimate: bool | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Job:
     """Submit a run file to the cluster that its section ``cluster`` names.
 
     Submitting again attaches to what runs, says what is done, or begins the next attempt.
 
-    What it would need is not estimated, and whether another run writes the store is not looked at:
-    the driver looks, and ends with that run's name unless ``run.lease`` says otherwise. The verb
-    ``eoray submit`` does both beforehand.
+    Whether another run writes the store is left to the driver, which ends with that run's name
+    unless ``run.lease`` says otherwise. The verb ``eoray submit`` looks beforehand.
 
     Args:
         path: The run file.
@@ -214,15 +216,22 @@ def submit(  # noqa: PLR0913 - one submission, and all that may be said about it
         schedule: The schedule that it belongs to.
         heal: Read again what could not be read, instead of running it.
         dry_run: Check everything, on the server too, and create nothing.
+        estimate: Ask the catalogue what is to be read, tell it, and size the head for it, which
+            takes a minute at most; None does, except in pods.
         tell: Called with what is going on.
 
     Raises:
         ConfigError: The run file cannot be used, or not by pods; nothing was created.
         ClusterError: The cluster cannot be reached or refuses.
     """
-    config = _load(path, overrides, window)
+    config, folder = _load(path, overrides, window), Path(path).resolve().parent
     cluster = connect(config.cluster)
-    folder = Path(path).resolve().parent
+    if heal is None:
+        check_run(config, folder)
+        found = foresee(
+            path, overrides, stages=stages, window=window, estimate=estimate, tell=tell
+        )  # fmt: skip
+        config = _load(path, [*overrides, *found], window)
     made = submit_run(
         cluster, config, folder, stages=stages, schedule=schedule, again=again, heal=heal,
         dry_run=dry_run, tell=tell,
@@ -238,6 +247,7 @@ def submit_phases(
     again: bool = False,
     window: Window | None = None,
     schedule: str | None = None,
+    estimate: bool | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Job]:
     """Submit the phases of a run one after another, as :func:`submit` does each.
@@ -250,11 +260,12 @@ def submit_phases(
         ConfigError: The run file cannot be used, not by pods, or not divided; nothing was created.
         ClusterError: The cluster cannot be reached or refuses.
     """
-    config = _load(path, overrides, window)
-    cluster, folder = connect(config.cluster), Path(path).resolve().parent
-    phases = split_phases(config, stages)
-    for phase in phases:  # all of them, before the first is created
+    config, folder = _load(path, overrides, window), Path(path).resolve().parent
+    cluster = connect(config.cluster)
+    for phase in split_phases(config, stages):  # all of them, before the first is created
         plan_attempt(phase.config, folder, stages=phase.stages)
+    found = foresee(path, overrides, stages=stages, window=window, estimate=estimate, tell=tell)
+    phases = split_phases(_load(path, [*overrides, *found], window), stages)
     for number, phase in enumerate(phases, 1):
         tell(f"phase {number} of {len(phases)}: {', '.join(phase.stages)}")
         made = submit_run(

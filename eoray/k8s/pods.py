@@ -8,6 +8,7 @@ from typing import Any
 from eoray.config import ClusterSection
 from eoray.config.cluster import HeadSection, WorkerGroup
 from eoray.k8s.hooks import HEAD_GRACE_S, save_fit, stop_driver
+from eoray.k8s.names import ATTEMPT, RUN
 from eoray.k8s.network import CA_FOLDER, ca_volume
 
 RUN_FOLDER = "/etc/eoray"
@@ -92,7 +93,23 @@ def worker_template(
         template["spec"]["tolerations"].append(
             {"key": GPU, "operator": "Exists", "effect": "NoSchedule"}
         )
+    if group.is_spread:
+        template["spec"]["topologySpreadConstraints"] = [_spread(group, labels)]
     return template
+
+
+def _spread(group: WorkerGroup, labels: Mapping[str, str]) -> dict[str, Any]:
+    """A wish, no condition, since it must neither hold pods back nor ask for nodes.
+
+    Not over zones: what workers tell each other would be paid for.
+    """
+    alike = {RUN: labels[RUN], ATTEMPT: labels[ATTEMPT], "ray.io/group": group.name}
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": alike},
+    }
 
 
 def object_store_bytes(memory_gi: float) -> int:

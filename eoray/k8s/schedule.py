@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.k8s.client import Cluster, connect
 from eoray.k8s.cron import next_ticks, parse_cron, read_zone, summer_time_warnings
+from eoray.k8s.forecast import foresee
 from eoray.k8s.names import PART_OF, SCHEDULE
 from eoray.k8s.refusals import AlreadyExistsError
 from eoray.k8s.submitter import (
@@ -158,6 +159,8 @@ def schedule(  # noqa: PLR0913 - one schedule, and all that may be said about it
     stages: Sequence[str] = (),
     phases: bool = False,
     missed_s: int = MISSED_S,
+    estimate: bool | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Schedule:
     """Let a cluster submit a run file again and again; a schedule of this name is changed.
 
@@ -174,6 +177,9 @@ def schedule(  # noqa: PLR0913 - one schedule, and all that may be said about it
         stages: Some of its stages; () for all.
         phases: A job for each sequence of stages with the same worker groups, one after another.
         missed_s: Seconds after which a tick that could not start is given up.
+        estimate: Size the heads of its runs, as :func:`foresee_tick` does; None does, except in
+            pods.
+        tell: Called with the estimate.
 
     Raises:
         ConfigError: The run file, the expression, the zone or the name cannot be used; nothing was
@@ -182,11 +188,45 @@ def schedule(  # noqa: PLR0913 - one schedule, and all that may be said about it
     """
     from eoray.config import load_config
 
-    config = load_config(path, overrides)
     when = Timetable(cron, time_zone, missed_s)
     folder = Path(path).resolve().parent
-    plan = plan_schedule(config, folder, when, name, stages, lookback_days, phases=phases)
-    return apply_schedule(connect(config.cluster), plan, when)
+
+    def plan(config: RunConfig) -> SubmitPlan:
+        return plan_schedule(config, folder, when, name, stages, lookback_days, phases=phases)
+
+    plan(load_config(path, overrides))
+    found = foresee_tick(
+        path, overrides, stages=stages, lookback_days=lookback_days, estimate=estimate, tell=tell
+    )
+    config = load_config(path, [*overrides, *found])
+    return apply_schedule(connect(config.cluster), plan(config), when)
+
+
+def foresee_tick(
+    path: str | Path,
+    overrides: Sequence[str],
+    *,
+    stages: Sequence[str] = (),
+    lookback_days: int | None = None,
+    estimate: bool | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[str]:
+    """Estimate the run of a tick that came now, and size its head for it.
+
+    The pods that submit have no room for a plan, and of the days before the next tick a catalogue
+    does not know all yet. A record that grows outgrows the head: estimate it again now and then.
+
+    Returns:
+        Settings of the run file that follow from it; none where nobody knows.
+    """
+    window = Window(datetime.now(UTC), lookback_days)
+    try:
+        return foresee(
+            path, overrides, stages=stages, window=window, estimate=estimate, tell=tell
+        )  # fmt: skip
+    except ConfigError as error:
+        tell(f"no estimate from here: {error}")
+        return []
 
 
 def plan_schedule(

@@ -85,6 +85,7 @@ def run_fit(context: StageContext) -> dict[str, Any]:
         workers=workers,
         executor="ray" if on_ray else "inline",
         progress=show,
+        check=context.held.watch.check,
     )
     return {
         "outputs": [result.path],

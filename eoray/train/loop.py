@@ -51,6 +51,8 @@ class Team:
     """Called by all workers, equally often."""
     notice: Notice = field(default_factory=Notice)
     """That this worker's machine is taken away."""
+    check: Callable[[], None] = field(default=lambda: None)
+    """Called at each step; what it raises ends the fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ def train(
         wrapped.train()
         with team.notice.heeded():
             for step, batch in enumerate(_batches(plan, statistics, start, team), start=start):
+                team.check()
                 x = torch.from_numpy(batch.x).to(team.device, memory_format=torch.channels_last)
                 y = torch.from_numpy(batch.y.astype(np.int64)).to(team.device)
                 # Dropout and the like follow from the step: a checkpoint need not keep generators
@@ -240,6 +243,7 @@ def evaluate(
     counts = np.zeros((2, int(block_of.max()) + 1, n, n), np.int64)
     reader = _reader(plan, "validation")
     for zone, season, window in _together(plan.validation)[team.rank :: team.world]:
+        team.check()
         places = reader.places(zone, window)
         truth = to_classes(places, plan.labels.class_of)
         halo = EVALUATION_HALO_PX

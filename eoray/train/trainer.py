@@ -18,13 +18,20 @@ from eoray.train.plan import FitPlan
 from eoray.train.resume import latest_step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from eoray.buckets import Bucket
     from eoray.train.loop import Progress, Team, Trained
 
 
 THROUGHPUT = "throughput.json"
 """Beside the checkpoints: clock times never enter the package."""
+
+_CHECK_S = 1.0
+"""Between two looks at whether a fit may go on, while Ray trains."""
+
+_END_S = 15.0
+"""To end a training in order; it takes two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,7 @@ def fit(
     executor: str = "inline",
     progress: Progress | None = None,
     use_gpu: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> FitResult:
     """Train by a plan and write the package. Run it again after any interruption.
 
@@ -62,6 +70,8 @@ def fit(
         executor: ``inline`` (this process) or ``ray`` (Ray must be started).
         progress: Called with steps done, steps in all, loss, chips per second; inline only.
         use_gpu: Train on GPUs, one per worker.
+        check: Called at each step, or each second while Ray trains; what it raises ends the
+            training on all workers.
 
     Returns:
         Where the package lies, and its scores. A finished package of the same plan is kept.
@@ -82,7 +92,10 @@ def fit(
     resumed_from = latest_step(checkpoints) or 0
     statistics = _measure(plan)
     job = _Job(plan, statistics, out, key, use_gpu=use_gpu)
-    metrics = _run_inline(job, progress) if executor == "inline" else _run_ray(job, workers)
+    if executor == "inline":
+        metrics = _run_inline(job, progress, check)
+    else:
+        metrics = _run_ray(job, workers, check)
     seconds, rate = time.perf_counter() - began, read_json(join(checkpoints, THROUGHPUT))
     return FitResult(
         out, metrics, seconds, plan.options.steps, rate["chips_per_second"], resumed_from
@@ -205,26 +218,66 @@ def _bbox(plan: FitPlan) -> tuple[float, float, float, float]:
     return (*low, math.ceil(max(east) * 1e6) / 1e6, math.ceil(max(north) * 1e6) / 1e6)
 
 
-def _run_inline(job: _Job, progress: Progress | None) -> dict[str, Any]:
+def _run_inline(job: _Job, progress: Progress | None, check: Callable[[], None]) -> dict[str, Any]:
     device = "cuda" if job.use_gpu else "cpu"
     from eoray.train.loop import Team
 
-    return job.run(Team(device=device, notice=notice_of(os.environ)), progress).metrics
+    team = Team(device=device, notice=notice_of(os.environ), check=check)
+    return job.run(team, progress).metrics
 
 
-def _run_ray(job: _Job, workers: int) -> dict[str, Any]:
+def _run_ray(job: _Job, workers: int, check: Callable[[], None]) -> dict[str, Any]:
+    """Train in a task beside this process, which looks on: Ray Train's own wait ends for nobody."""
     import shutil
     from tempfile import mkdtemp
 
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # one call for each process: Ray Train leaves its handler of SIGINT behind
+    task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(_train)
     # Ray Train's own notes, of no use later; no checkpoint goes through it, so where the model lies
     # in an object store a folder that only the controller sees (it runs beside this) is enough
     folder = (local_path(job.out) / "ray").resolve() if is_local(job.out) else Path(mkdtemp())
+    training = task.options(scheduling_strategy=here).remote(
+        job, workers, str(folder), known_buckets()
+    )
+    try:
+        while not ray.wait([training], timeout=_CHECK_S)[0]:
+            check()
+        failure = ray.get(training)
+    except BaseException:
+        _end(training)
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if failure is not None:
+        raise ClusterError(
+            f"Ray Train gave up on {job.plan.name!r} after 3 restarts: {failure}; mend the "
+            "cause and run fit again, it goes on from the last checkpoint"
+        ) from failure
+    return dict(load_package(job.out).meta.metrics)
+
+
+def _end(training: Any) -> None:
+    """Let Ray Train do as at Ctrl-C: it ends its workers, and gives back what they held."""
+    import ray
+
+    ray.cancel(training)
+    if not ray.wait([training], timeout=_END_S)[0]:
+        # what it began ends with the process that owns it, but keeps its place until the job ends
+        ray.cancel(training, force=True)
+
+
+def _train(job: _Job, workers: int, folder: str, buckets: Mapping[str, Bucket]) -> Exception | None:
+    """Train by Ray Train; gives what it gave up for."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
     trainer = TorchTrainer(
         ray_worker(),
-        train_loop_config={"job": job, "buckets": known_buckets()},
+        train_loop_config={"job": job, "buckets": buckets},
         torch_config=TorchConfig(backend="nccl" if job.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers,
@@ -235,19 +288,14 @@ def _run_ray(job: _Job, workers: int) -> dict[str, Any]:
             },
         ),
         run_config=RunConfig(
-            name=job.key, storage_path=str(folder), failure_config=FailureConfig(max_failures=3)
+            name=job.key, storage_path=folder, failure_config=FailureConfig(max_failures=3)
         ),
     )
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise ClusterError(
-            f"Ray Train gave up on {job.plan.name!r} after 3 restarts: {error}; mend the "
-            "cause and run fit again, it goes on from the last checkpoint"
-        ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return dict(load_package(job.out).meta.metrics)
+        return error
+    return None
 
 
 def ray_worker() -> Callable[[dict[str, Any]], None]:

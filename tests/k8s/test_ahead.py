@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from kubernetes import config
 
+import eoray
 from eoray.buckets import use_buckets
 from eoray.cli import main
-from eoray.k8s import client, forecast, kubeconfig
+from eoray.config import RunConfig
+from eoray.errors import ConfigError
+from eoray.k8s import forecast
 from eoray.k8s.forecast import Forecast
+from eoray.k8s.job import submit_phases
 from eoray.run import lease
 from tests.k8s.conftest import RUN_FILE
 from tests.k8s.fake_api import FakeApi
@@ -153,8 +157,7 @@ def test_estimate_is_made_where_somebody_reads_it(
 ) -> None:
     monkeypatch.setattr(lease, "check_free", lambda *_: "")
     monkeypatch.setattr(forecast, "forecast", lambda *_, **__: Forecast(["estimate of the test"]))
-    monkeypatch.setattr(kubeconfig, "is_pod", lambda: pod)
-    monkeypatch.setattr(client, "new_client", lambda _: config.new_client_from_config())
+    monkeypatch.setattr(forecast, "is_pod", lambda: pod)
     assert ("estimate of the test" in submit("cluster.namespace=maps", *arguments)[2]) is shown
 
 
@@ -191,3 +194,117 @@ def test_head_of_a_cluster_that_stays_is_not_ours_to_size(
     monkeypatch.setattr(lease, "check_free", lambda *_: "")
     monkeypatch.setattr(forecast, "forecast", lambda *_, **__: Forecast([], 300))
     assert "head:" not in submit("--cluster", "eoray")[2]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Days of the estimates that were made, each of 200 000 tasks, which need 19 GiB."""
+    days: list[str] = []
+
+    def forecast_of(_: str, __: Sequence[str], config: RunConfig, **___: Any) -> Forecast:
+        days.append(config.time)
+        return Forecast(["estimate of the test"], 200_000)
+
+    monkeypatch.setattr(lease, "check_free", lambda *_: "")
+    monkeypatch.setattr(forecast, "forecast", forecast_of)
+    return days
+
+
+def head_gi(api: FakeApi) -> float:
+    return float(sent(api)["cluster"]["head"]["memory_gi"])
+
+
+def test_head_of_a_window_is_sized_for_its_days(
+    api: FakeApi, submit: Submit, asked: list[str]
+) -> None:
+    assert submit("--scheduled-time", "2024-03-01T03:00", "--lookback-days", "10")[0] == 0
+    assert asked == ["2024-02-20/2024-02-29"]
+    assert head_gi(api) == 19
+
+
+def test_head_of_a_submission_from_python_is_sized(
+    api: FakeApi, run_file: str, asked: list[str]
+) -> None:
+    told: list[str] = []
+    eoray.submit(run_file, tell=told.append)
+    assert told[:2] == [
+        "estimate of the test",
+        "head: 19 GiB for 200,000 tasks on at most 4 pods",
+    ]
+    assert head_gi(api) == 19
+
+
+def test_heads_of_phases_are_sized_once(api: FakeApi, run_file: str, asked: list[str]) -> None:
+    next(submit_phases(run_file))
+    assert (asked, head_gi(api)) == (["2024-01-01/2024-12-31"], 19)
+
+
+@pytest.mark.parametrize(("how", "pod"), [({"estimate": False}, False), ({}, True)])
+def test_head_stays_where_no_estimate_is_made(
+    api: FakeApi,
+    run_file: str,
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    how: dict[str, Any],
+    pod: bool,
+) -> None:
+    monkeypatch.setattr(forecast, "is_pod", lambda: pod)
+    eoray.submit(run_file, **how)
+    assert (asked, head_gi(api)) == ([], 8)
+
+
+def test_run_file_that_pods_cannot_use_is_refused_before_the_estimate(
+    run_file: str, asked: list[str]
+) -> None:
+    with pytest.raises(ConfigError, match="aoi"):
+        eoray.submit(run_file, ["aoi=/data/aoi.geojson"])
+    assert asked == []
+
+
+def test_heads_of_a_schedule_are_sized_for_a_window_that_ends_today(
+    api: FakeApi, run_file: str, asked: list[str]
+) -> None:
+    told: list[str] = []
+    eoray.schedule(run_file, cron="0 3 * * 1", lookback_days=21, tell=told.append)
+    assert told[1] == "head: 19 GiB for 200,000 tasks on at most 4 pods"
+    (days,) = asked
+    first, last = map(date.fromisoformat, days.split("/"))
+    assert ((last - first).days, (datetime.now(UTC).date() - last).days) == (20, 1)
+    assert head_gi(api) == 19
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gi"),
+    [([], 19), (["--no-estimate"], 8), (["cluster.head.memory_gi=3"], 3)],
+)
+def test_schedule_apply_sizes_the_heads_of_its_runs(
+    api: FakeApi,
+    run_file: str,
+    asked: list[str],
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    gi: int,
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["schedule", "apply", run_file, "--cron", "0 3 * * 1", *arguments])
+    said = capsys.readouterr().err
+    assert not ended.value.code, said
+    assert len(asked) == (gi != 8)
+    assert f"18 CPUs, {64 + gi} GiB if admitted once" in said
+    assert head_gi(api) == gi
+
+
+def test_schedule_whose_days_are_to_come_has_no_estimate(
+    api: FakeApi, run_file: str, asked: list[str]
+) -> None:
+    today = datetime.now(UTC).date()
+    tick, last = today + timedelta(days=10), today + timedelta(days=100)
+    told: list[str] = []
+    eoray.schedule(
+        run_file,
+        [f"time={today}/{last}"],
+        cron=f"0 3 {tick.day} {tick.month} *",
+        tell=told.append,
+    )
+    assert "no estimate from here: the window up to" in told[0]
+    assert (asked, head_gi(api)) == ([], 8)

@@ -14,7 +14,7 @@ import yaml
 from eoray.config import RunConfig, config_key, local_paths, parse_config
 from eoray.errors import ConfigError
 from eoray.k8s.checks import check_rayjob, check_run
-from eoray.k8s.names import RECORD, STORAGE
+from eoray.k8s.names import ATTEMPT, RECORD, RUN, STORAGE
 from eoray.k8s.pods import POD_MOUNTS
 from eoray.k8s.rayjob import build_config_map, build_rayjob, entrypoint
 from eoray.k8s.submit import plan_attempt
@@ -183,6 +183,34 @@ def test_gpus_are_limits_with_a_toleration(read_config: Any) -> None:
     worker = pods(built(read_config(GPU, "cluster.deadline_minutes=60")))[1]
     assert worker["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert worker["tolerations"][0]["key"] == "nvidia.com/gpu"
+
+
+def spread(rayjob: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """Constraints of each worker group."""
+    return [pod.get("topologySpreadConstraints", []) for pod in pods(rayjob)[1:]]
+
+
+def test_readers_prefer_many_nodes_and_gpus_do_not(read_config: Any) -> None:
+    groups = "cluster.workers=[{name: readers}, {name: gpu, gpus: 1}]"
+    rayjob = built(read_config(groups, "cluster.deadline_minutes=60"))
+    assert problems(rayjob, "rayjobs") == []
+    (constraint,), none = spread(rayjob)
+    assert none == []
+    alike = constraint.pop("labelSelector")["matchLabels"]
+    assert constraint == {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+    }
+    assert alike.pop("ray.io/group") == "readers"  # which KubeRay adds
+    assert alike.items() <= rayjob["metadata"]["labels"].items()
+    assert set(alike) == {RUN, ATTEMPT}
+
+
+def test_spread_is_as_the_run_file_says(read_config: Any) -> None:
+    groups = "cluster.workers=[{name: readers, spread: false}, {name: gpu, gpus: 1, spread: true}]"
+    none, wished = spread(built(read_config(groups, "cluster.deadline_minutes=60")))
+    assert (none, len(wished)) == ([], 1)
 
 
 def test_queue_is_a_label(read_config: Any) -> None:

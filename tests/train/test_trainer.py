@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from eoray.chips.split import SplitOptions
-from eoray.errors import ConfigError
+from eoray.errors import ClusterError, ConfigError, ConflictError
 from eoray.infer.plan import PredictOptions, plan_predict
 from eoray.infer.predict import PredictWorker
 from eoray.models.package import load_package
@@ -93,6 +97,26 @@ def test_workers_that_cannot_be_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+class Displaced:
+    """Stops a fit at the n-th look that finds a checkpoint."""
+
+    def __init__(self, out: Path, looks: int = 1) -> None:
+        self._out, self._left = out, looks
+
+    def __call__(self) -> None:
+        self._left -= any(self._out.glob("checkpoint/*/step-*.pt"))
+        if not self._left:
+            raise ConflictError("another run has taken the store over")
+
+
+def test_fit_that_may_not_go_on_stops_at_its_next_step(
+    make_plan: PlanMaker, tmp_path: Path
+) -> None:
+    with pytest.raises(ConflictError, match="taken the store over"):
+        fit(make_plan(steps=200), out=tmp_path, check=Displaced(tmp_path, looks=2))
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["step-0000005.pt"]
+
+
 def test_stored_cube_is_read_as_the_one_in_memory(
     stored_plan: FitPlan, make_plan: PlanMaker, tmp_path: Path
 ) -> None:
@@ -159,3 +183,56 @@ def test_ray_train_with_two_workers_agrees(
     for name, values in load_file(Path(two.path) / "model.safetensors").items():
         assert np.allclose(values, one[name], atol=2e-4)
     assert load_package(two.path).sha256 == load_package(again.path).sha256
+
+
+def trainers() -> list[psutil.Process]:
+    """Processes of Ray that train."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            title = " ".join(process.cmdline())
+            found += [process] if title.startswith("ray::") and "train" in title.lower() else []
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@RAY_WARNINGS
+@RAY_SOCKETS
+def test_workers_of_a_fit_that_may_not_go_on_are_ended(
+    stored_plan: FitPlan, ray_session: None, tmp_path: Path
+) -> None:
+    import ray
+
+    endless = replace(stored_plan, options=replace(stored_plan.options, steps=10_000_000))
+    out = tmp_path / "out"
+    seen: list[psutil.Process] = []
+    displaced = Displaced(out)
+
+    def check() -> None:
+        seen[:] = trainers()
+        displaced()
+
+    with pytest.raises(ConflictError, match="taken the store over"):
+        fit(endless, out=out, executor="ray", workers=2, check=check)
+    assert len(seen) == 4  # the task, Ray Train's controller, two workers
+    gone, left = psutil.wait_procs(seen, 60)
+    assert (len(gone), left) == (4, [])
+    limit = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != 2:
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+    assert not (out / "ray").exists()
+    assert not list(out.glob("*.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@RAY_WARNINGS
+@RAY_SOCKETS
+def test_ray_train_that_gives_up_says_why(
+    stored_plan: FitPlan, ray_session: None, tmp_path: Path
+) -> None:
+    broken = replace(stored_plan, spec=replace(stored_plan.spec, name="no-such-model"))
+    with pytest.raises(ClusterError, match=r"Ray Train gave up on .* after 3 restarts"):
+        fit(broken, out=tmp_path, executor="ray")
