@@ -40,16 +40,15 @@ def status(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Say the state of a run on Kubernetes, and why it does not start."""
+    """Say the state of a run on Kubernetes, and why its pods wait."""
 
     def action() -> Result:
         past = _past(name, namespace, context, store)
         if past is not None:
             return {**past.summary(), "why": past.warnings}
         job = _find(name, namespace, context)
-        found = _summary(job)
-        keep_view(job)
-        why = job.explain() if found["state"] in ("pending", "queued", "invalid") else []
+        found, why = _summary(job), job.explain()
+        keep_view(job, waits=bool(why))
         return {**found, "why": why}
 
     run_verb(

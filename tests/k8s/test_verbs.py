@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,25 @@ def test_status_explains_what_does_not_start(api: FakeApi, verb: Verb, run_file:
     event = {"metadata": {"name": "e"}, "type": "Warning", "reason": "Quota", "message": "full"}
     api.put("events", {**event, "involvedObject": involved})
     assert verb("status", name)[:2] == (0, f"{name}  pending\n  Quota: full\n")
+
+
+def test_status_explains_workers_that_a_running_attempt_waits_for_and_keeps_it(
+    api: FakeApi, verb: Verb, run_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[list[str]] = []
+    monkeypatch.setattr(
+        "eoray.run.last_seen.keep_view", lambda _, view, **__: kept.append(view["warnings"])
+    )
+    name = json.loads(verb("submit", run_file, "--detach", "--json")[1])["name"]
+    api.set_status(name, jobDeploymentStatus="Running", rayClusterName="ray-x")
+    involved = {"kind": "RayCluster", "name": "ray-x"}
+    now = datetime.now(UTC).isoformat()
+    event = {"type": "Warning", "reason": "FailedToCreateWorkerPod", "message": "exceeded quota"}
+    api.put("events", {**event, "metadata": {"name": "e"}, "lastTimestamp": now,
+                       "involvedObject": involved})  # fmt: skip
+    told = "FailedToCreateWorkerPod: exceeded quota"
+    assert verb("status", name)[:2] == (0, f"{name}  running\n  {told}\n")
+    assert kept == [[f"{now} RayCluster ray-x: {told}"]]
 
 
 def test_logs_print_what_the_head_said(api: FakeApi, verb: Verb, run_file: Path) -> None:
