@@ -125,8 +125,8 @@ def wait_for_verdict(
             return state_of(rayjob)
         if waited >= _VERDICT_S:
             tell(
-                f"the KubeRay operator has said nothing of {name} for {waited:g} s; `eoray doctor` "
-                f"looks for it, `eoray status {name}` tells when it has"
+                f"the KubeRay operator has said nothing of {name} for {waited:g} s; `eoray status "
+                f"{name}` tells when it has, `eoray doctor` after a minute that it does not work"
             )
             return state_of(rayjob)
         wait(1.0)
