@@ -43,9 +43,9 @@ def status(
     """Say the state of a run on Kubernetes, and why its pods wait."""
 
     def action() -> Result:
-        past = _past(name, namespace, context, store)
+        past, unreached = _past(name, namespace, context, store)
         if past is not None:
-            return {**past.summary(), "why": past.warnings}
+            return {**past.summary(), "why": past.warnings, "unreached": unreached}
         job = _find(name, namespace, context)
         found, why = _summary(job), job.explain()
         keep_view(job, waits=bool(why))
@@ -56,6 +56,7 @@ def status(
         text=lambda r: "\n".join([f"{r['name']}  {r['line']}", *(f"  {w}" for w in r["why"])]),
         as_json=as_json,
         debug=debug,
+        ends=_end_of_record,
     )
 
 
@@ -91,16 +92,16 @@ def logs(
     """Print what the driver of a run on Kubernetes says."""
 
     def action() -> Result:
-        past = _past(name, namespace, context, store)
+        past, unreached = _past(name, namespace, context, store)
         if past is None:
             lines = _find(name, namespace, context).logs(follow=follow, tell=say)
         else:
             lines = past.log()
         for line in lines:
             typer.echo(line)
-        return {}
+        return {"unreached": unreached}
 
-    run_verb(action, text=lambda _: None, as_json=False, debug=debug)
+    run_verb(action, text=lambda _: None, as_json=False, debug=debug, ends=_end_of_record)
 
 
 def cancel(
@@ -180,19 +181,36 @@ def _find(name: str, namespace: str | None, context: str | None) -> Job:
 
 def _past(
     name: str, namespace: str | None, context: str | None, store: str | None
-) -> PastAttempt | None:
-    """The record of an attempt that the cluster does not know, where a store is named."""
+) -> tuple[PastAttempt | None, str]:
+    """The record of an attempt, where a store is named and the cluster tells nothing.
+
+    Returns:
+        None where the cluster knows the attempt; and why the cluster could not be asked, "" where
+        it was.
+    """
     from eoray.errors import ClusterError
+    from eoray.k8s.refusals import AbsentError
 
     if store is None:
-        return None
+        return None, ""
+    unreached = ""
     try:
         _find(name, namespace, context)
-    except ClusterError:
-        from eoray.run.history import find_attempt
+    except AbsentError:
+        pass
+    except ClusterError as error:
+        unreached = str(error)
+        say(f"what follows is the record alone, it may be older than the run: {unreached}")
+    else:
+        return None, ""
+    from eoray.run.history import find_attempt
 
-        return find_attempt(store, name)
-    return None
+    return find_attempt(store, name), unreached
+
+
+def _end_of_record(result: Result) -> Exit:
+    """A record in place of a cluster that could not be asked is no success."""
+    return Exit.UNREACHABLE if result.get("unreached") else Exit.DONE
 
 
 def _forgotten(store: str, known: set[str]) -> list[dict[str, Any]]:

@@ -267,7 +267,8 @@ def find_job(section: ClusterSection, name: str) -> Job:
     """The attempt that a user means by its name, by its run's key or name.
 
     Raises:
-        ClusterError: There is none.
+        AbsentError: There is none.
+        ClusterError: The cluster cannot be asked.
     """
     cluster = connect(section)
     return Job(cluster, find_attempt(cluster, name)["metadata"]["name"])

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eoray.config import with_absolute_paths
-from eoray.errors import ClusterError, ConfigError, ConflictError
+from eoray.errors import ConfigError, ConflictError
 from eoray.k8s.checks import check_rayjob, check_run, try_pods, warn_of_tag
 from eoray.k8s.client import Cluster
 from eoray.k8s.existing import adopt_cluster
 from eoray.k8s.forecast import most_cpus
-from eoray.k8s.names import ATTEMPT, RUN, SCHEDULE, SUBMISSION, attempt_name, run_key
+from eoray.k8s.names import ATTEMPT, NAME, RUN, SCHEDULE, SUBMISSION, attempt_name, run_key
 from eoray.k8s.nodes import check_gpus
 from eoray.k8s.phases import check_idle_gpus
 from eoray.k8s.rayjob import Attempt, build_budget, build_config_map, build_rayjob
 from eoray.k8s.records import find_recorded
-from eoray.k8s.refusals import AlreadyExistsError, ForbiddenError, RefusedError
+from eoray.k8s.refusals import AbsentError, AlreadyExistsError, ForbiddenError, RefusedError
 from eoray.k8s.states import State, state_of
 
 if TYPE_CHECKING:
@@ -140,6 +140,24 @@ def plan_attempt(
     asked, work = (stages, "") if heal is None else (tuple(heal.words()), "heal")
     key = run_key(resolved, _images(config.cluster), asked, work=work)
     return Attempt(key, 1, _with_workers(resolved), tuple(stages), schedule, ray, heal)
+
+
+def find_attempt(cluster: Cluster, name: str) -> dict[str, Any]:
+    """The RayJob that a user means: an attempt, or the latest one of a run by key or name.
+
+    Raises:
+        AbsentError: There is none.
+    """
+    exact = cluster.rayjob(name)
+    if exact is not None:
+        return exact
+    for label in (RUN, NAME):
+        found = cluster.rayjobs(f"{label}={name}")
+        if found:
+            return max(found, key=_age)
+    raise AbsentError(
+        f"no run or attempt {name!r} in namespace {cluster.namespace!r}; `eoray list` shows them"
+    )
 
 
 def prune_history(
@@ -328,23 +346,3 @@ def _with_workers(config: RunConfig) -> RunConfig:
         return config
     run = config.run.model_copy(update={"workers": most_cpus(config.cluster)})
     return config.model_copy(update={"run": run})
-
-
-def find_attempt(cluster: Cluster, name: str) -> dict[str, Any]:
-    """The RayJob that a user means: an attempt, or the latest one of a run by key or name.
-
-    Raises:
-        ClusterError: There is none.
-    """
-    from eoray.k8s.names import NAME
-
-    exact = cluster.rayjob(name)
-    if exact is not None:
-        return exact
-    for label in (RUN, NAME):
-        found = cluster.rayjobs(f"{label}={name}")
-        if found:
-            return max(found, key=lambda j: (j["metadata"]["creationTimestamp"], _number(j)))
-    raise ClusterError(
-        f"no run or attempt {name!r} in namespace {cluster.namespace!r}; `eoray list` shows them"
-    )

@@ -417,9 +417,9 @@ def test_namespace_of_the_environment_serves_where_the_run_file_names_none(
     assert ("rayjobs", "maps", name) in api.objects
 
 
-def test_attempt_that_the_cluster_has_forgotten_is_told_by_its_record(
-    verb: Verb, run_file: Path, tmp_path: Path, api: FakeApi
-) -> None:
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store with the record of an attempt that failed."""
     store, record = tmp_path / "out", {"name": "italy-01234567-1", "run": "italy-89abcdef"}
     folder = store / "_eoray/runs/italy-89abcdef/attempts/italy-01234567-1"
     folder.mkdir(parents=True)
@@ -427,6 +427,31 @@ def test_attempt_that_the_cluster_has_forgotten_is_told_by_its_record(
     ended = {"status": "failed", "reason": "AccessError: no right", "ended_at": 60.0}
     (folder / "record.json").write_text(json.dumps({**record, "starts": [start], **ended}))
     (folder / "driver.log").write_text('{"event": "stage"}\n')
+    return store
+
+
+def test_record_in_place_of_a_cluster_that_was_not_asked_is_told_and_is_exit_4(
+    verb: Verb, store: Path, api: FakeApi
+) -> None:
+    api.refuse["GET", "rayjobs"] = (403, "not yours")
+    code, out, err = verb("status", "italy", "--store", store, "--json")
+    found = json.loads(out)
+    assert (code, found["state"]) == (4, "failed")
+    assert "you may not get rayjobs" in found["unreached"]
+    assert err.startswith("what follows is the record alone")
+    assert found["unreached"] in err
+    code, out, err = verb("logs", "italy", "--store", store)
+    assert (code, out) == (4, '{"event": "stage"}\n')
+    assert "you may not get rayjobs" in err
+    code, _, err = verb("status", "spain", "--store", store)
+    assert code == 1
+    assert "you may not get rayjobs" in err
+    assert "no record of a run or attempt 'spain'" in err
+
+
+def test_attempt_that_the_cluster_has_forgotten_is_told_by_its_record(
+    verb: Verb, run_file: Path, store: Path
+) -> None:
     assert verb("status", "italy", "--store", store)[:2] == (
         0,
         "italy-01234567-1  failed (record): AccessError: no right\n",
