@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eoray.cli.options import AsJson, Context, Debug, Namespace, cluster_section
-from eoray.cli.outcome import Exit, Result, run_verb
-from eoray.cli.submit import end_of, say
+from eoray.cli.outcome import Detached, Exit, Result, run_verb
+from eoray.cli.submit import end_of, goes_on, say
 from eoray.cli.view import keep_view
 
 if TYPE_CHECKING:
@@ -72,8 +73,9 @@ def wait(
     """Wait for the end of a run on Kubernetes and leave with its exit code."""
 
     def action() -> Result:
-        job = _find(name, namespace, context)
-        state = job.wait(timeout, tell=say)
+        with _left_alone(name):
+            job = _find(name, namespace, context)
+            state = job.wait(timeout, tell=say)
         keep_view(job)
         return job.outcome(state)
 
@@ -97,8 +99,9 @@ def logs(
             lines = _find(name, namespace, context).logs(follow=follow, tell=say)
         else:
             lines = past.log()
-        for line in lines:
-            typer.echo(line)
+        with _left_alone(name) if follow else nullcontext():
+            for line in lines:
+                typer.echo(line)
         return {"unreached": unreached}
 
     run_verb(action, text=lambda _: None, as_json=False, debug=debug, ends=_end_of_record)
@@ -177,6 +180,15 @@ def _find(name: str, namespace: str | None, context: str | None) -> Job:
     from eoray.k8s.job import find_job
 
     return find_job(cluster_section(namespace, context), name)
+
+
+@contextmanager
+def _left_alone(name: str) -> Iterator[None]:
+    """Ctrl-C ends the following of a run, not the run."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Detached(goes_on(name)) from error
 
 
 def _past(

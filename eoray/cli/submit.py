@@ -208,6 +208,7 @@ def _follow(jobs: Iterator[Job], *, detach: bool, quiet: bool) -> tuple[Result, 
         state = _follow_one(job, detach=detach or what == "done", quiet=quiet)
         result, ended = {"what": what, **job.outcome(state)}, state.is_finished
         if not ended:
+            result["interrupted"] = not detach
             break
         if what != "done":
             keep_view(job)
@@ -221,11 +222,16 @@ def _follow_one(job: Job, *, detach: bool, quiet: bool) -> State:
             return job.verdict(tell=say)
         return job.follow(tell=say, line=(lambda _: None) if quiet else say)
     except KeyboardInterrupt:
-        say(
-            f"detached: {job.name} goes on; follow it again with `eoray logs --follow "
-            f"{job.name}`, end it with `eoray cancel {job.name}`"
-        )
+        say(goes_on(job.name))
     return job.status()
+
+
+def goes_on(name: str) -> str:
+    """What Ctrl-C leaves of a run that is followed."""
+    return (
+        f"detached: {name} goes on; follow it again with `eoray logs --follow {name}`, end it with "
+        f"`eoray cancel {name}`"
+    )
 
 
 def bounds(config: RunConfig, stages: Sequence[str], *, phases: bool) -> list[str]:
@@ -287,6 +293,8 @@ def say(line: str) -> None:
 
 
 def end_of(result: Result) -> Exit:
-    """The run's own exit code, once it has ended."""
+    """The run's own exit code, once it has ended; Ctrl-C before tells nothing of the run."""
     code = result.get("exit_code")
-    return Exit.DONE if code is None else Exit(code)
+    if code is None:
+        return Exit.DETACHED if result.get("interrupted") else Exit.DONE
+    return Exit(code)

@@ -15,6 +15,7 @@ import eoray
 from eoray.buckets import bucket_of, use_buckets
 from eoray.cli import main
 from eoray.config import RunConfig, config_key, parse_config
+from eoray.k8s.client import Cluster
 from eoray.k8s.records import Recorded
 from eoray.k8s.states import State
 from eoray.run.record import RunPaths
@@ -156,6 +157,34 @@ def test_run_that_is_done_by_its_record_alone_is_said_to_be(
     assert api.names("rayjobs") == []
     job = eoray.submit(run_file)
     assert (job.status().word, job.wait().word) == ("succeeded", "succeeded")
+
+
+@pytest.mark.parametrize("words", [("wait",), ("logs", "--follow"), ("submit",)])
+def test_ctrl_c_leaves_a_run_alone_with_a_code_that_no_end_has(
+    api: FakeApi,
+    verb: Verb,
+    run_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+) -> None:
+    name = json.loads(verb("submit", run_file, "--detach", "--json")[1])["name"]
+    api.set_status(name, jobDeploymentStatus="Running")
+    looks: list[str] = []
+
+    def interrupt(_: Cluster, asked: str) -> dict[str, Any]:
+        looks.append(asked)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+        return api.objects["rayjobs", "maps", name]
+
+    monkeypatch.setattr("eoray.k8s.client.Cluster.rayjob", interrupt)
+    code, _, err = verb(*words, run_file if words == ("submit",) else name)
+    assert code == 130
+    assert err.splitlines()[-1] == (
+        f"detached: {name} goes on; follow it again with `eoray logs --follow {name}`, end it "
+        f"with `eoray cancel {name}`"
+    )
+    assert {change.split()[0] for change in api.written()} == {"POST"}  # no end, no mark of one
 
 
 def test_wait_that_takes_too_long_is_exit_3(verb: Verb, run_file: Path) -> None:
