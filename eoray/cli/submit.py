@@ -91,18 +91,14 @@ def submit(
 
     def action() -> Result:
         from eoray.config import load_config
-        from eoray.k8s.checks import check_run
         from eoray.k8s.job import submit_phases
         from eoray.k8s.kubeconfig import is_pod
-        from eoray.k8s.phases import check_idle_gpus
         from eoray.k8s.window import move_window
 
-        given = [*of_environment(run_file, overrides or []), *(overrides or [])]
+        given = _settings(run_file, overrides or [], ray_cluster)
         if phases:
             _check_phases(detach=detach, heal=heal, dry_run=dry_run)
         healing = _healing(item, reason, since, heal=heal)
-        if ray_cluster is not None:
-            given.append(f"cluster.ray_cluster={ray_cluster}")
         given += _lease(wait=wait_for_lease, take_over=take_over)
         window = _window(scheduled_time, lookback_days)
 
@@ -111,11 +107,8 @@ def submit(
             return config if window is None else move_window(config, window)
 
         config = load()
-        folder = Path(run_file).resolve().parent
-        check_run(config, folder)
-        if not phases and healing is None:
-            check_idle_gpus(config, stage or ())
-        _look_at_lease(config, folder)
+        is_one_job = not phases and healing is None
+        _check(config, run_file, stage or (), is_one_job=is_one_job)
         # planning needs more memory than a pod has that only submits
         is_shown = healing is None and (not is_pod() if estimate is None else estimate)
         if is_shown:
@@ -140,6 +133,24 @@ def submit(
 
     run_verb(action, text=lambda r: f"{r['name']}  {r['line']}", as_json=as_json, debug=debug,
              ends=end_of)  # fmt: skip
+
+
+def _settings(run_file: str, overrides: list[str], ray_cluster: str | None) -> list[str]:
+    """The settings that are given, the environment's first: a later one wins."""
+    named = [] if ray_cluster is None else [f"cluster.ray_cluster={ray_cluster}"]
+    return [*of_environment(run_file, overrides), *overrides, *named]
+
+
+def _check(config: RunConfig, run_file: str, stages: Sequence[str], *, is_one_job: bool) -> None:
+    """Refuse what can be refused before anything is estimated, or asked of the cluster."""
+    from eoray.k8s.checks import check_run
+    from eoray.k8s.phases import check_idle_gpus
+
+    folder = Path(run_file).resolve().parent
+    check_run(config, folder)
+    if is_one_job:
+        check_idle_gpus(config, stages)
+    _look_at_lease(config, folder)
 
 
 def _foresee(

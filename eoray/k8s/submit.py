@@ -96,7 +96,7 @@ def submit_run(  # noqa: PLR0913 - one submission, and all that may be said abou
             return Submission(attempt_name(attempt.key, number), attempt.key, "done", state)
     if not dry_run:
         _wait_for_pods(cluster, attempt.key, tell, wait)
-        _wait_for_driver(cluster, latest, tell, wait)
+        _wait_for_earlier_driver(cluster, latest, tell, wait)
     attempt = replace(attempt, number=number + 1, submission=secrets.token_hex(4))
     rayjob = build_rayjob(attempt, cluster.namespace)
     check_rayjob(rayjob)
@@ -294,7 +294,7 @@ def _cluster_of(pod: Mapping[str, Any]) -> str:
     return str((pod["metadata"].get("labels") or {}).get("ray.io/cluster", ""))
 
 
-def _wait_for_driver(
+def _wait_for_earlier_driver(
     cluster: Cluster,
     rayjob: dict[str, Any] | None,
     tell: Callable[[str], None],
