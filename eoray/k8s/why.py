@@ -28,7 +28,7 @@ _POD_REFUSED = re.compile(r'pods "[^"]+" is forbidden: ')
 def explain_waiting(
     cluster: Cluster, rayjob: Mapping[str, Any], *, now: datetime | None = None
 ) -> list[str]:
-    """Why pods of an attempt wait: events of RayJob and RayCluster, and the pods' conditions.
+    """Why pods of an attempt wait: by events of RayJob and RayCluster, and by the pods themselves.
 
     Args:
         cluster: Where it is.
@@ -47,7 +47,8 @@ def explain_waiting(
         events = cluster.events("RayCluster", ray_cluster)
         is_running = word == "running"
         found += _told(_standing(events, now or datetime.now(UTC)) if is_running else events)
-        found += _of_pods(cluster.pods(f"ray.io/cluster={ray_cluster}"))
+        pods = cluster.pods(f"ray.io/cluster={ray_cluster}")
+        found += [*_of_pods(pods), *_of_silent_pods(cluster, pods)]
     return list(dict.fromkeys(found))
 
 
@@ -98,6 +99,18 @@ def _of_pod(pod: Mapping[str, Any]) -> Iterator[str]:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
             yield f"{waiting['reason']}: {_short(waiting.get('message'))}"
+
+
+def _of_silent_pods(cluster: Cluster, pods: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The last event of pods whose containers say nothing, where it warns: a volume is missing.
+
+    Two pods are asked for: the others wait for the same, as a rule.
+    """
+    waiting = (pod for pod in pods if pod.get("status", {}).get("phase") == "Pending")
+    silent = [pod["metadata"]["name"] for pod in waiting if not any(_of_pod(pod))]
+    for name in silent[:2]:
+        for why in _told(cluster.events("Pod", name)[-1:]):
+            yield f"pod {name}: {why}"
 
 
 def warnings_of(cluster: Cluster, rayjob: Mapping[str, Any]) -> list[str]:

@@ -21,10 +21,12 @@ def job(api: FakeApi) -> dict[str, Any]:
     return api.put("rayjobs", {"metadata": {"name": NAME, "labels": {}}, "spec": {}})
 
 
-def put_event(api: FakeApi, minutes_ago: float, reason: str, said: str = "") -> None:
-    """Let the Ray cluster of the attempt have said something."""
-    kind = "Normal" if reason.startswith("Created") else "Warning"
-    about = {"kind": "RayCluster", "name": "ray-x"}
+def put_event(
+    api: FakeApi, minutes_ago: float, reason: str, said: str = "", *, pod: str = ""
+) -> None:
+    """Let something be said of the attempt's Ray cluster, or of one of its pods."""
+    kind = "Warning" if reason.startswith("Failed") else "Normal"
+    about = {"kind": "Pod", "name": pod} if pod else {"kind": "RayCluster", "name": "ray-x"}
     when = (NOW - timedelta(minutes=minutes_ago)).isoformat()
     event = {"type": kind, "reason": reason, "message": said, "involvedObject": about}
     api.put("events", {**event, "metadata": {"name": f"e-{len(api.objects)}"},
@@ -67,6 +69,28 @@ def test_warnings_of_a_running_cluster_hold_until_it_gets_a_pod(
     for minutes in failed:
         put_event(api, minutes, "FailedToCreateWorkerPod", "exceeded quota")
     assert len(explain_waiting(cluster, job, now=NOW)) == n_lines
+
+
+def test_pod_whose_containers_say_nothing_is_explained_by_its_last_event(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any]
+) -> None:
+    api.set_status(NAME, rayClusterName="ray-x")
+    metadata = {"name": "head", "labels": {"ray.io/cluster": "ray-x"}}
+    creating = {"state": {"waiting": {"reason": "ContainerCreating"}}}
+    containers = {
+        "name": "ray-head",
+        "image": "a",
+        "imageID": "",
+        "ready": False,
+        "restartCount": 0,
+    }
+    status = {"phase": "Pending", "containerStatuses": [{**containers, **creating}]}
+    api.put("pods", {"metadata": metadata, "status": status})
+    put_event(api, 2, "FailedMount", 'configmap "corporate-ca" not found', pod="head")
+    told = 'pod head: FailedMount: configmap "corporate-ca" not found'
+    assert explain_waiting(cluster, job) == [told]
+    put_event(api, 1, "Pulling", pod="head")
+    assert explain_waiting(cluster, job) == []
 
 
 def test_an_attempt_that_has_ended_waits_for_nothing_and_is_not_asked_for(
