@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eoray.cli.options import AsJson, Context, Debug, Namespace, cluster_section
-from eoray.cli.outcome import Exit, Result, run_verb
-from eoray.cli.submit import end_of, say
+from eoray.cli.outcome import Detached, Exit, Result, run_verb
+from eoray.cli.submit import end_of, goes_on, say
 from eoray.cli.view import keep_view
 
 if TYPE_CHECKING:
@@ -40,16 +41,15 @@ def status(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Say the state of a run on Kubernetes, and why it does not start."""
+    """Say the state of a run on Kubernetes, and why its pods wait."""
 
     def action() -> Result:
-        past = _past(name, namespace, context, store)
+        past, unreached = _past(name, namespace, context, store)
         if past is not None:
-            return {**past.summary(), "why": past.warnings}
+            return {**past.summary(), "why": past.warnings, "unreached": unreached}
         job = _find(name, namespace, context)
-        found = _summary(job)
-        keep_view(job)
-        why = job.explain() if found["state"] in ("pending", "queued", "invalid") else []
+        found, why = _summary(job), job.explain()
+        keep_view(job, waits=bool(why))
         return {**found, "why": why}
 
     run_verb(
@@ -57,6 +57,7 @@ def status(
         text=lambda r: "\n".join([f"{r['name']}  {r['line']}", *(f"  {w}" for w in r["why"])]),
         as_json=as_json,
         debug=debug,
+        ends=_end_of_record,
     )
 
 
@@ -72,8 +73,9 @@ def wait(
     """Wait for the end of a run on Kubernetes and leave with its exit code."""
 
     def action() -> Result:
-        job = _find(name, namespace, context)
-        state = job.wait(timeout, tell=say)
+        with _left_alone(name):
+            job = _find(name, namespace, context)
+            state = job.wait(timeout, tell=say)
         keep_view(job)
         return job.outcome(state)
 
@@ -92,16 +94,17 @@ def logs(
     """Print what the driver of a run on Kubernetes says."""
 
     def action() -> Result:
-        past = _past(name, namespace, context, store)
+        past, unreached = _past(name, namespace, context, store)
         if past is None:
             lines = _find(name, namespace, context).logs(follow=follow, tell=say)
         else:
             lines = past.log()
-        for line in lines:
-            typer.echo(line)
-        return {}
+        with _left_alone(name) if follow else nullcontext():
+            for line in lines:
+                typer.echo(line)
+        return {"unreached": unreached}
 
-    run_verb(action, text=lambda _: None, as_json=False, debug=debug)
+    run_verb(action, text=lambda _: None, as_json=False, debug=debug, ends=_end_of_record)
 
 
 def cancel(
@@ -179,21 +182,47 @@ def _find(name: str, namespace: str | None, context: str | None) -> Job:
     return find_job(cluster_section(namespace, context), name)
 
 
+@contextmanager
+def _left_alone(name: str) -> Iterator[None]:
+    """Ctrl-C ends the following of a run, not the run."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Detached(goes_on(name)) from error
+
+
 def _past(
     name: str, namespace: str | None, context: str | None, store: str | None
-) -> PastAttempt | None:
-    """The record of an attempt that the cluster does not know, where a store is named."""
+) -> tuple[PastAttempt | None, str]:
+    """The record of an attempt, where a store is named and the cluster tells nothing.
+
+    Returns:
+        None where the cluster knows the attempt; and why the cluster could not be asked, "" where
+        it was.
+    """
     from eoray.errors import ClusterError
+    from eoray.k8s.refusals import AbsentError
 
     if store is None:
-        return None
+        return None, ""
+    unreached = ""
     try:
         _find(name, namespace, context)
-    except ClusterError:
-        from eoray.run.history import find_attempt
+    except AbsentError:
+        pass
+    except ClusterError as error:
+        unreached = str(error)
+        say(f"what follows is the record alone, it may be older than the run: {unreached}")
+    else:
+        return None, ""
+    from eoray.run.history import find_attempt
 
-        return find_attempt(store, name)
-    return None
+    return find_attempt(store, name), unreached
+
+
+def _end_of_record(result: Result) -> Exit:
+    """A record in place of a cluster that could not be asked is no success."""
+    return Exit.UNREACHABLE if result.get("unreached") else Exit.DONE
 
 
 def _forgotten(store: str, known: set[str]) -> list[dict[str, Any]]:

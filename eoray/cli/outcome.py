@@ -25,6 +25,14 @@ class Exit(IntEnum):
     TIMEOUT = 3
     UNREACHABLE = 4
     CANCELLED = 5
+    DETACHED = 130
+    """Ctrl-C left what goes on: the shells' own code for it."""
+
+
+class Detached(KeyboardInterrupt):
+    """Ctrl-C, while what was followed goes on; its message says how to come back to it."""
+
+    kind = "detached"
 
 
 _BY_KIND = {
@@ -62,6 +70,9 @@ def run_verb(
     _begin_logging(debug=debug)
     try:
         result = action()
+    except Detached as error:
+        _fail(error, str(error), as_json=as_json)
+        raise typer.Exit(Exit.DETACHED) from error
     except KeyboardInterrupt as error:
         _fail(error, _CANCELLED, as_json=as_json)
         raise typer.Exit(Exit.CANCELLED) from error

@@ -86,18 +86,14 @@ def submit(
 
     def action() -> Result:
         from eoray.config import load_config
-        from eoray.k8s.checks import check_run
         from eoray.k8s.forecast import foresee
         from eoray.k8s.job import submit_phases
-        from eoray.k8s.phases import check_idle_gpus
         from eoray.k8s.window import move_window
 
-        given = [*of_environment(run_file, overrides or []), *(overrides or [])]
+        given = _settings(run_file, overrides or [], ray_cluster)
         if phases:
             _check_phases(detach=detach, heal=heal, dry_run=dry_run)
         healing = _healing(item, reason, since, heal=heal)
-        if ray_cluster is not None:
-            given.append(f"cluster.ray_cluster={ray_cluster}")
         given += _lease(wait=wait_for_lease, take_over=take_over)
         window = _window(scheduled_time, lookback_days)
 
@@ -106,11 +102,7 @@ def submit(
             return config if window is None else move_window(config, window)
 
         config = load()
-        folder = Path(run_file).resolve().parent
-        check_run(config, folder)
-        if not phases and healing is None:
-            check_idle_gpus(config, stage or ())
-        _look_at_lease(config, folder)
+        _check(config, run_file, stage or (), is_one_job=not phases and healing is None)
         if healing is None:
             given += foresee(
                 run_file, given, stages=stage or (), window=window, estimate=estimate, tell=say
@@ -136,6 +128,24 @@ def submit(
 
     run_verb(action, text=lambda r: f"{r['name']}  {r['line']}", as_json=as_json, debug=debug,
              ends=end_of)  # fmt: skip
+
+
+def _settings(run_file: str, overrides: list[str], ray_cluster: str | None) -> list[str]:
+    """The settings that are given, the environment's first: a later one wins."""
+    named = [] if ray_cluster is None else [f"cluster.ray_cluster={ray_cluster}"]
+    return [*of_environment(run_file, overrides), *overrides, *named]
+
+
+def _check(config: RunConfig, run_file: str, stages: Sequence[str], *, is_one_job: bool) -> None:
+    """Refuse what can be refused before anything is estimated, or asked of the cluster."""
+    from eoray.k8s.checks import check_run
+    from eoray.k8s.phases import check_idle_gpus
+
+    folder = Path(run_file).resolve().parent
+    check_run(config, folder)
+    if is_one_job:
+        check_idle_gpus(config, stages)
+    _look_at_lease(config, folder)
 
 
 def _submit_one(run_file: str, given: list[str], **how: Any) -> Iterator[Job]:
@@ -187,6 +197,7 @@ def _follow(jobs: Iterator[Job], *, detach: bool, quiet: bool) -> tuple[Result, 
         state = _follow_one(job, detach=detach or what == "done", quiet=quiet)
         result, ended = {"what": what, **job.outcome(state)}, state.is_finished
         if not ended:
+            result["interrupted"] = not detach
             break
         if what != "done":
             keep_view(job)
@@ -200,11 +211,16 @@ def _follow_one(job: Job, *, detach: bool, quiet: bool) -> State:
             return job.verdict(tell=say)
         return job.follow(tell=say, line=(lambda _: None) if quiet else say)
     except KeyboardInterrupt:
-        say(
-            f"detached: {job.name} goes on; follow it again with `eoray logs --follow "
-            f"{job.name}`, end it with `eoray cancel {job.name}`"
-        )
+        say(goes_on(job.name))
     return job.status()
+
+
+def goes_on(name: str) -> str:
+    """What Ctrl-C leaves of a run that is followed."""
+    return (
+        f"detached: {name} goes on; follow it again with `eoray logs --follow {name}`, end it with "
+        f"`eoray cancel {name}`"
+    )
 
 
 def bounds(config: RunConfig, stages: Sequence[str], *, phases: bool) -> list[str]:
@@ -266,6 +282,8 @@ def say(line: str) -> None:
 
 
 def end_of(result: Result) -> Exit:
-    """The run's own exit code, once it has ended."""
+    """The run's own exit code, once it has ended; Ctrl-C before tells nothing of the run."""
     code = result.get("exit_code")
-    return Exit.DONE if code is None else Exit(code)
+    if code is None:
+        return Exit.DETACHED if result.get("interrupted") else Exit.DONE
+    return Exit(code)

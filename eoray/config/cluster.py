@@ -190,7 +190,8 @@ class ClusterSection(Section):
     """The run is ended after this time, counted from the start of its driver, which ends by itself
     a minute before."""
     start_minutes: Count = 30
-    """The run is ended when its pods have not started by then."""
+    """The run is ended when its head, and ``min`` workers of each group, have not started by then.
+    Workers that come with the work may wait for as long as the run may last."""
     keep_seconds: Annotated[int, Field(ge=0, le=60)] = 60
     """Pods live on for this time behind the end of a run."""
     node_linger_minutes: Annotated[int, Field(ge=0)] = 10

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from eoray.k8s.refusals import BUSY, AbsentError, UnreachableError, explain
+from eoray.k8s.refusals import BUSY, AbsentError, UnreachableError, to_error
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -206,7 +206,7 @@ class Calls:
                     self._api, renewed = None, True
                     continue
                 if error.status not in BUSY or attempt >= tries:
-                    raise explain(error, verb, resource, self.namespace) from error
+                    raise to_error(error, verb, resource, self.namespace) from error
                 self._wait(_pause(attempt, error))
             except HTTPError as error:
                 if attempt >= tries:

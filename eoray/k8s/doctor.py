@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from eoray.errors import ClusterError
 from eoray.k8s.names import LIFE
 from eoray.k8s.pods import GPU
+from eoray.k8s.refusals import AbsentError, ForbiddenError, NotServedError
 
 if TYPE_CHECKING:
     from eoray.k8s.client import Cluster
@@ -50,6 +50,7 @@ _SEE_CLUSTER = "ask for the chart's ClusterRole (rbac.clusterRole.create); no ru
 _SEE_MORE = "ask for the role eoray-user of the chart; no run needs it"
 
 UNSEEN = {
+    "schema": "let somebody look who may: `kubectl get --raw /openapi/v3/apis/ray.io/v1`",
     "serviceaccounts": "let somebody look who may: `kubectl get serviceaccounts`",
     "namespaces": _SEE_CLUSTER,
     "nodes": _SEE_CLUSTER,
@@ -57,6 +58,10 @@ UNSEEN = {
     "poddisruptionbudgets": _SEE_MORE,
 }
 """What to do where a resource may not be seen."""
+
+
+_TAKEN_ON_WITHIN = timedelta(minutes=1)
+"""An operator that works has said a word of a RayJob by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +94,29 @@ def examine(
     """
     version = cluster.ask("get", "version", "/version")
     findings = [Finding("kubernetes", "ok", str(version.get("gitVersion", "?")))]
-    findings += _operator(cluster)
+    moment = now or datetime.now(UTC)
+    findings += _kuberay(cluster)
+    findings += _operator(cluster, moment)
     findings += _rights(cluster)
     findings += _account(cluster, service_account)
     findings += _namespace(cluster)
     findings += _quotas(cluster)
-    findings += _budgets(cluster, now or datetime.now(UTC))
+    findings += _budgets(cluster, moment)
     findings += _gpus(cluster)
     return findings
 
 
-def _operator(cluster: Cluster) -> Iterator[Finding]:
-    """KubeRay's features, read from the schema that every caller may see."""
+def _kuberay(cluster: Cluster) -> Iterator[Finding]:
+    """KubeRay's features, read from the schema that every caller may see, as a rule."""
     try:
         schema = cluster.ask("get", "rayjobs", "/openapi/v3/apis/ray.io/v1")
-    except ClusterError:
+    except (AbsentError, NotServedError):
         yield Finding(
             "kuberay", "bad", "ray.io/v1 is not served", "install the KubeRay operator 1.6 or newer"
         )
+        return
+    except ForbiddenError:
+        yield Finding("kuberay", "unknown", "no right to see the API's schema", UNSEEN["schema"])
         return
     found = _field_names(schema)
     lacking = [name for name in FEATURES if name not in found]
@@ -114,6 +124,34 @@ def _operator(cluster: Cluster) -> Iterator[Finding]:
         yield Finding("kuberay", "bad", f"no {name}", f"upgrade to KubeRay {FEATURES[name]}")
     if not lacking:
         yield Finding("kuberay", "ok", f"ray.io/v1 with {', '.join(FEATURES)}")
+
+
+def _operator(cluster: Cluster, now: datetime) -> Iterator[Finding]:
+    """Whether the operator takes RayJobs on: what it has done with those that are there."""
+    try:
+        rayjobs = cluster.rayjobs("")
+    except (ForbiddenError, NotServedError):  # told by the rights, and by the schema
+        return
+    silent = [job["metadata"]["name"] for job in rayjobs if _is_ignored(job, now)]
+    if silent:
+        yield Finding(
+            "operator", "bad",
+            f"it has said nothing of {', '.join(silent[:3])} for over a minute "
+            f"({len(silent)} of {len(rayjobs)} RayJobs)",
+            "start the KubeRay operator, or let it watch this namespace: "
+            "kubectl get pods -A -l app.kubernetes.io/name=kuberay-operator",
+        )  # fmt: skip
+    elif taken_on := sum(map(_is_taken_on, rayjobs)):
+        yield Finding("operator", "ok", f"it has taken on {taken_on} of {len(rayjobs)} RayJobs")
+
+
+def _is_taken_on(rayjob: dict[str, Any]) -> bool:
+    return bool((rayjob.get("status") or {}).get("jobDeploymentStatus"))
+
+
+def _is_ignored(rayjob: dict[str, Any], now: datetime) -> bool:
+    made = datetime.fromisoformat(rayjob["metadata"]["creationTimestamp"])
+    return not _is_taken_on(rayjob) and now - made > _TAKEN_ON_WITHIN
 
 
 def _field_names(schema: Any) -> set[str]:
@@ -261,8 +299,6 @@ def _look(
     absent: Finding | None = None,
 ) -> Iterator[Finding]:
     """Judge an object; a missing right is no fault of the cluster."""
-    from eoray.k8s.refusals import AbsentError, ForbiddenError
-
     try:
         yield judge(cluster.ask("get", resource, path))
     except ForbiddenError:

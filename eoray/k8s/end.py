@@ -100,7 +100,7 @@ def _stop_driver(
         cluster.patch_rayjob(name, mark)
         dashboard.ask("POST", f"/api/jobs/{job}/stop")
         tell(f"asked the driver of {name} to stop: it commits what is finished")
-        _wait_for_driver(dashboard, name, job, wait)
+        _wait_for_stopped_driver(dashboard, name, job, wait)
     return _wait_for_word(cluster, name, wait)
 
 
@@ -112,7 +112,7 @@ def _job_status(dashboard: Dashboard, job: str) -> str | None:
     return str(found["status"]) if status == 200 else None
 
 
-def _wait_for_driver(
+def _wait_for_stopped_driver(
     dashboard: Dashboard, name: str, job: str, wait: Callable[[float], None]
 ) -> None:
     waited = 0.0

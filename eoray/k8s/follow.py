@@ -11,14 +11,14 @@ from eoray.errors import ClusterError
 from eoray.k8s.client import Cluster
 from eoray.k8s.patience import Patience
 from eoray.k8s.pods import HEAD
-from eoray.k8s.refusals import ForbiddenError
 from eoray.k8s.states import State, state_of, state_of_gone
-
-_POD_PREFIX = 50
-"""Letters of a cluster's name in those of its pods."""
+from eoray.k8s.why import explain_waiting
 
 _EXPLAIN_AFTER_S = 10.0
-"""A run that has not started by then is explained."""
+"""What waits longer than this is explained."""
+
+_EXPLAIN_AGAIN_S = 30.0
+"""Between two looks at what a run that goes on waits for."""
 
 _VERDICT_S = 10.0
 """An operator that works takes a RayJob on, or refuses it, within this time."""
@@ -46,7 +46,7 @@ def wait_for_end(
         cluster: Where it is.
         name: Of the RayJob.
         timeout_s: Give up waiting after this time; the run goes on.
-        tell: Called with each new state, and with why nothing starts.
+        tell: Called with each new state, and with why its pods wait.
         on_poll: Called with the RayJob each time it was looked at.
         clock: Seconds.
         wait: Called with seconds between questions.
@@ -59,6 +59,7 @@ def wait_for_end(
         ClusterError: The cluster stays away, or a right is missing.
     """
     begun, told, patience = clock(), "", Patience(tell, clock=clock)
+    reasons = _Reasons(cluster, clock)
     word, line, last = "unknown", "", dict[str, Any]()
     while True:
         state = None
@@ -68,8 +69,7 @@ def wait_for_end(
             word, line, last = state.word, describe(state), rayjob or last
             if rayjob is not None:
                 on_poll(rayjob)
-            if word in ("pending", "queued", "invalid") and clock() - begun > _EXPLAIN_AFTER_S:
-                line = "; ".join([line, *explain(cluster, last)])
+                line = "; ".join([line, *reasons.of(word, rayjob)])
         if line != told:
             tell(line)
             told = line
@@ -81,6 +81,24 @@ def wait_for_end(
                 f"`eoray wait {name}` waits again"
             )
         wait(patience.pause_s)
+
+
+class _Reasons:
+    """Why the pods of an attempt wait: asked for with each look at one that has not started."""
+
+    def __init__(self, cluster: Cluster, clock: Callable[[], float]) -> None:
+        self._cluster, self._clock = cluster, clock
+        self._next = clock() + _EXPLAIN_AFTER_S
+        self._word, self._found = "", list[str]()
+
+    def of(self, word: str, rayjob: Mapping[str, Any]) -> list[str]:
+        if word != self._word:
+            self._word, self._found = word, []
+        if self._clock() > self._next:
+            self._found = explain_waiting(self._cluster, rayjob)
+            if word == "running":
+                self._next = self._clock() + _EXPLAIN_AGAIN_S
+        return self._found
 
 
 def wait_for_verdict(
@@ -107,8 +125,8 @@ def wait_for_verdict(
             return state_of(rayjob)
         if waited >= _VERDICT_S:
             tell(
-                f"the KubeRay operator has said nothing of {name} for {waited:g} s; `eoray doctor` "
-                f"looks for it, `eoray status {name}` tells when it has"
+                f"the KubeRay operator has said nothing of {name} for {waited:g} s; `eoray status "
+                f"{name}` tells when it has, `eoray doctor` after a minute that it does not work"
             )
             return state_of(rayjob)
         wait(1.0)
@@ -118,100 +136,6 @@ def wait_for_verdict(
 def describe(state: State) -> str:
     """A state in one line."""
     return ": ".join(part for part in (state.word, state.reason, state.message) if part)
-
-
-def explain(cluster: Cluster, rayjob: Mapping[str, Any]) -> list[str]:
-    """Why an attempt does not start: events of RayJob and RayCluster, and its pods' conditions."""
-    name = rayjob["metadata"]["name"]
-    ray_cluster = (rayjob.get("status") or {}).get("rayClusterName", "")
-    found = _warnings(cluster, "RayJob", name)
-    if ray_cluster:
-        found += _warnings(cluster, "RayCluster", ray_cluster)
-        for pod in cluster.pods(f"ray.io/cluster={ray_cluster}"):
-            found += _of_pod(pod)
-    return list(dict.fromkeys(found))
-
-
-def _warnings(cluster: Cluster, kind: str, name: str) -> list[str]:
-    events = [event for event in cluster.events(kind, name) if event.get("type") == "Warning"]
-    return [f"{event.get('reason')}: {_short(event.get('message'))}" for event in events[-2:]]
-
-
-def warnings_of(cluster: Cluster, rayjob: Mapping[str, Any]) -> list[str]:
-    """What the cluster says went wrong with an attempt, its Ray cluster and their pods.
-
-    Events are forgotten within an hour or so, and pods that were lost are known by them alone.
-
-    Returns:
-        Lines with their time, oldest first.
-    """
-    name = rayjob["metadata"]["name"]
-    ray_cluster = (rayjob.get("status") or {}).get("rayClusterName", "")
-    events = cluster.events("RayJob", name)
-    if ray_cluster:
-        events += cluster.events("RayCluster", ray_cluster)
-        # KubeRay cuts long names of clusters in those of their pods
-        ours = f"{ray_cluster[:_POD_PREFIX]}-"
-        events += [
-            event
-            for event in cluster.events("Pod")
-            if f"{event['involvedObject']['name']}-".startswith(ours)
-        ]
-    told = [event for event in events if event.get("type") == "Warning" or _is_loss(event)]
-    return sorted({_line_of(event) for event in told})
-
-
-def images_of(cluster: Cluster, rayjob: Mapping[str, Any]) -> list[str]:
-    """Images that the pods of an attempt have, by digest, as far as there are pods.
-
-    More than one of a name means that its tag moved while the attempt lasted.
-    """
-    ray_cluster = (rayjob.get("status") or {}).get("rayClusterName", "")
-    if not ray_cluster:
-        return []
-    try:
-        pods = cluster.pods(f"ray.io/cluster={ray_cluster}")
-    except ForbiddenError:
-        return []
-    return sorted({image for pod in pods for image in _images(pod)})
-
-
-def _images(pod: Mapping[str, Any]) -> Iterator[str]:
-    """Of the container that Ray runs in; others may be the cluster's own additions."""
-    name = pod["spec"]["containers"][0]["name"]
-    for status in pod.get("status", {}).get("containerStatuses") or ():
-        if status["name"] == name and status.get("imageID"):
-            yield status["imageID"]
-
-
-def _is_loss(event: Mapping[str, Any]) -> bool:
-    """Whether KubeRay tells that a pod had ended and was replaced; it calls that normal."""
-    return event.get("reason") in ("DeletedHeadPod", "DeletedWorkerPod")
-
-
-def _line_of(event: Mapping[str, Any]) -> str:
-    about, moment = event["involvedObject"], event.get("lastTimestamp") or event.get("eventTime")
-    what = f"{about['kind']} {about['name']}: {event.get('reason')}"
-    return f"{moment or ''} {what}: {_short(event.get('message'))}".strip()
-
-
-def _of_pod(pod: Mapping[str, Any]) -> Iterator[str]:
-    status, name = pod.get("status", {}), pod["metadata"]["name"]
-    for condition in status.get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            yield f"pod {name} waits for a node: {_short(condition.get('message'))}"
-    containers = [
-        *(status.get("initContainerStatuses") or ()),
-        *(status.get("containerStatuses") or ()),
-    ]
-    for container in containers:
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            yield f"pod {name}: {waiting['reason']}: {_short(waiting.get('message'))}"
-
-
-def _short(message: Any) -> str:
-    return " ".join(str(message or "").split())[:200]
 
 
 class HeadLog:

@@ -12,21 +12,14 @@ from eoray.errors import ClusterError
 from eoray.k8s.checks import check_run
 from eoray.k8s.client import Cluster, connect
 from eoray.k8s.end import cancel_attempt, delete_attempt
-from eoray.k8s.follow import (
-    HeadLog,
-    describe,
-    explain,
-    images_of,
-    wait_for_end,
-    wait_for_verdict,
-    warnings_of,
-)
+from eoray.k8s.follow import HeadLog, describe, wait_for_end, wait_for_verdict
 from eoray.k8s.forecast import foresee
 from eoray.k8s.names import ATTEMPT, NAME, PART_OF, RECORD, RUN, STORAGE, split_attempt
 from eoray.k8s.patience import Patience
 from eoray.k8s.phases import split_phases
 from eoray.k8s.states import State, state_of, state_of_gone
 from eoray.k8s.submit import Submission, find_attempt, plan_attempt, submit_run
+from eoray.k8s.why import explain_waiting, images_of_pods, warnings_of
 from eoray.k8s.window import Window, move_window
 
 if TYPE_CHECKING:
@@ -64,8 +57,8 @@ class Job:
         return found
 
     def explain(self) -> list[str]:
-        """Why it does not start, as far as the cluster tells."""
-        return explain(self.cluster, self.describe())
+        """Why its pods wait, as far as the cluster tells."""
+        return explain_waiting(self.cluster, self.describe())
 
     def view(self) -> dict[str, Any]:
         """What the cluster says of it now.
@@ -78,7 +71,7 @@ class Job:
         """
         rayjob = self.describe()
         told = {"warnings": warnings_of(self.cluster, rayjob)}
-        return {**summary(rayjob), **told, "images": images_of(self.cluster, rayjob)}
+        return {**summary(rayjob), **told, "images": images_of_pods(self.cluster, rayjob)}
 
     def record(self) -> tuple[str, dict[str, Bucket]]:
         """Where its record lies: the folder beside the outputs, and how that bucket is reached.
@@ -103,7 +96,7 @@ class Job:
 
         Args:
             timeout: Seconds; the run goes on when they have passed.
-            tell: Called with each new state.
+            tell: Called with each new state, and with why its pods wait.
 
         Raises:
             WaitTimeoutError: It has not ended by then.
@@ -289,7 +282,8 @@ def find_job(section: ClusterSection, name: str) -> Job:
     """The attempt that a user means by its name, by its run's key or name.
 
     Raises:
-        ClusterError: There is none.
+        AbsentError: There is none.
+        ClusterError: The cluster cannot be asked.
     """
     cluster = connect(section)
     return Job(cluster, find_attempt(cluster, name)["metadata"]["name"])

@@ -40,7 +40,7 @@ class NotServedError(ClusterError):
     """The server knows no objects of this kind."""
 
 
-def explain(error: Any, verb: str, resource: str, namespace: str) -> Exception:
+def to_error(error: Any, verb: str, resource: str, namespace: str) -> Exception:
     """The error that says what to do about an answer of the server.
 
     Args:

@@ -18,7 +18,7 @@ from eoray.k8s.submitter import (
     build_cronjob,
     build_job,
     build_run_file,
-    images_of,
+    images_to_mirror,
     plan_submission,
 )
 
@@ -110,7 +110,7 @@ def render_images(path: str | Path, overrides: Sequence[str] = ()) -> str:
     """
     config = load_config(path, overrides)
     check_run(config, Path(path).resolve().parent)
-    return "".join(f"{image}\n" for image in images_of(config.cluster))
+    return "".join(f"{image}\n" for image in images_to_mirror(config.cluster))
 
 
 class _Dumper(yaml.SafeDumper):

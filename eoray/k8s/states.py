@@ -27,9 +27,10 @@ DEPLOYMENT = (
 JOB = ("", "PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED")
 """``jobStatus`` of KubeRay 1.7, which passes on Ray's."""
 
-_EXIT: dict[Word, int] = {
-    "succeeded": 0, "failed": 1, "stopped": 1, "invalid": 2, "cancelled": 5, "deleted": 5,
+EXIT_CODES: dict[str, int] = {
+    "succeeded": 0, "failed": 1, "invalid": 2, "stopped": 5, "cancelled": 5, "deleted": 5,
 }  # fmt: skip
+"""Word of a run that has ended -> its exit code; a driver's record has the same words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,12 @@ class State:
     @property
     def is_finished(self) -> bool:
         """Whether nothing more will happen."""
-        return self.word in _EXIT
+        return self.word in EXIT_CODES
 
     @property
     def exit_code(self) -> int:
-        """0 done, 1 failed, 2 refused, 5 cancelled or deleted; of an unfinished one 1."""
-        return _EXIT.get(self.word, 1)
+        """0 done, 1 failed, 2 refused, 5 ended by somebody; of an unfinished one 1."""
+        return EXIT_CODES.get(self.word, 1)
 
 
 def state_of(rayjob: Mapping[str, Any]) -> State:

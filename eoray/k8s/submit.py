@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eoray.config import with_absolute_paths
-from eoray.errors import ClusterError, ConfigError, ConflictError
+from eoray.errors import ConfigError, ConflictError
 from eoray.k8s.checks import check_rayjob, check_run, try_pods, warn_of_tag
 from eoray.k8s.client import Cluster
 from eoray.k8s.existing import adopt_cluster
 from eoray.k8s.forecast import most_cpus
-from eoray.k8s.names import ATTEMPT, RUN, SCHEDULE, SUBMISSION, attempt_name, run_key
+from eoray.k8s.names import ATTEMPT, NAME, RUN, SCHEDULE, SUBMISSION, attempt_name, run_key
 from eoray.k8s.nodes import check_gpus
 from eoray.k8s.phases import check_idle_gpus
 from eoray.k8s.rayjob import Attempt, build_budget, build_config_map, build_rayjob
 from eoray.k8s.records import find_recorded
-from eoray.k8s.refusals import AlreadyExistsError, ForbiddenError, RefusedError
+from eoray.k8s.refusals import AbsentError, AlreadyExistsError, ForbiddenError, RefusedError
 from eoray.k8s.states import State, state_of
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def submit_run(  # noqa: PLR0913 - one submission, and all that may be said abou
             return Submission(attempt_name(attempt.key, number), attempt.key, "done", state)
     if not dry_run:
         _wait_for_pods(cluster, attempt.key, tell, wait)
-        _wait_for_driver(cluster, latest, tell, wait)
+        _wait_for_earlier_driver(cluster, latest, tell, wait)
     attempt = replace(attempt, number=number + 1, submission=secrets.token_hex(4))
     rayjob = build_rayjob(attempt, cluster.namespace)
     check_rayjob(rayjob)
@@ -144,6 +144,25 @@ def plan_attempt(
     asked, work = (stages, "") if heal is None else (tuple(heal.words()), "heal")
     key = run_key(resolved, _images(config.cluster), asked, work=work)
     return Attempt(key, 1, _with_workers(resolved), tuple(stages), schedule, ray, heal)
+
+
+def find_attempt(cluster: Cluster, name: str) -> dict[str, Any]:
+    """The RayJob that a user means: an attempt, or the latest one of a run by key or name.
+
+    Raises:
+        AbsentError: There is none.
+    """
+    exact = cluster.rayjob(name)
+    if exact is not None:
+        return exact
+    is_label = re.fullmatch(_LABEL, name) is not None  # a server refuses to look for another one
+    for label in (RUN, NAME) if is_label else ():
+        found = cluster.rayjobs(f"{label}={name}")
+        if found:
+            return max(found, key=_age)
+    raise AbsentError(
+        f"no run or attempt {name!r} in namespace {cluster.namespace!r}; `eoray list` shows them"
+    )
 
 
 def prune_history(
@@ -280,7 +299,7 @@ def _cluster_of(pod: Mapping[str, Any]) -> str:
     return str((pod["metadata"].get("labels") or {}).get("ray.io/cluster", ""))
 
 
-def _wait_for_driver(
+def _wait_for_earlier_driver(
     cluster: Cluster,
     rayjob: dict[str, Any] | None,
     tell: Callable[[str], None],
@@ -332,24 +351,3 @@ def _with_workers(config: RunConfig) -> RunConfig:
         return config
     run = config.run.model_copy(update={"workers": most_cpus(config.cluster)})
     return config.model_copy(update={"run": run})
-
-
-def find_attempt(cluster: Cluster, name: str) -> dict[str, Any]:
-    """The RayJob that a user means: an attempt, or the latest one of a run by key or name.
-
-    Raises:
-        ClusterError: There is none.
-    """
-    from eoray.k8s.names import NAME
-
-    exact = cluster.rayjob(name)
-    if exact is not None:
-        return exact
-    is_label = re.fullmatch(_LABEL, name) is not None  # a server refuses to look for another one
-    for label in (RUN, NAME) if is_label else ():
-        found = cluster.rayjobs(f"{label}={name}")
-        if found:
-            return max(found, key=lambda j: (j["metadata"]["creationTimestamp"], _number(j)))
-    raise ClusterError(
-        f"no run or attempt {name!r} in namespace {cluster.namespace!r}; `eoray list` shows them"
-    )

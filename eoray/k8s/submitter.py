@@ -189,7 +189,7 @@ def build_run_file(
     }
 
 
-def images_of(cluster: ClusterSection) -> list[str]:
+def images_to_mirror(cluster: ClusterSection) -> list[str]:
     """Every image that a run of this section needs, for mirrors; those of KubeRay are its own."""
     groups = (group.image for group in cluster.workers)
     return sorted({image for image in (cluster.image, _submit_image(cluster), *groups) if image})
@@ -225,8 +225,7 @@ def _job_spec(
 
 def _pod(plan: SubmitPlan, env: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     cluster, submit = plan.cluster, plan.cluster.submit
-    outside = network_environment(cluster.network)
-    volumes, mounts = ca_volume(cluster.network)
+    volumes, _ = ca_volume(cluster.network)
     pod: dict[str, Any] = {
         "serviceAccountName": submit.service_account,
         "automountServiceAccountToken": True,
@@ -237,34 +236,7 @@ def _pod(plan: SubmitPlan, env: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "nodeSelector": dict(submit.node_selector),
         "tolerations": [dict(toleration) for toleration in submit.tolerations],
         "priorityClassName": submit.priority_class,
-        "containers": [
-            {
-                "name": CONTAINER,
-                "image": _submit_image(cluster),
-                "imagePullPolicy": "IfNotPresent",
-                "command": _command(plan),
-                "env": [
-                    {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own
-                    {"name": "EORAY_NAMESPACE", "valueFrom": _field("metadata.namespace")},
-                    *env,
-                    *({"name": name, "value": value} for name, value in sorted(outside.items())),
-                ],
-                "resources": {
-                    "requests": {"cpu": "50m", "memory": "256Mi", "ephemeral-storage": "128Mi"},
-                    "limits": {"cpu": "1", "memory": "512Mi", "ephemeral-storage": "256Mi"},
-                },
-                "securityContext": {
-                    **_USER,
-                    **CONTAINER_SECURITY,
-                    "seccompProfile": {"type": "RuntimeDefault"},
-                },
-                "volumeMounts": [
-                    {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
-                    {"name": "run", "mountPath": RUN_FOLDER, "readOnly": True},
-                    *mounts,
-                ],
-            }
-        ],
+        "containers": [_container(plan, env)],
         "volumes": [
             {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
             {"name": "run", "configMap": {"name": plan.run_file}},
@@ -274,6 +246,38 @@ def _pod(plan: SubmitPlan, env: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     given = ("imagePullSecrets", "nodeSelector", "tolerations", "priorityClassName")
     empty = [key for key in given if not pod[key]]
     return {key: value for key, value in pod.items() if key not in empty}
+
+
+def _container(plan: SubmitPlan, env: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    cluster = plan.cluster
+    outside = network_environment(cluster.network)
+    _, mounts = ca_volume(cluster.network)
+    return {
+        "name": CONTAINER,
+        "image": _submit_image(cluster),
+        "imagePullPolicy": "IfNotPresent",
+        "command": _command(plan),
+        "env": [
+            {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own
+            {"name": "EORAY_NAMESPACE", "valueFrom": _field("metadata.namespace")},
+            *env,
+            *({"name": name, "value": value} for name, value in sorted(outside.items())),
+        ],
+        "resources": {
+            "requests": {"cpu": "50m", "memory": "256Mi", "ephemeral-storage": "128Mi"},
+            "limits": {"cpu": "1", "memory": "512Mi", "ephemeral-storage": "256Mi"},
+        },
+        "securityContext": {
+            **_USER,
+            **CONTAINER_SECURITY,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
+            {"name": "run", "mountPath": RUN_FOLDER, "readOnly": True},
+            *mounts,
+        ],
+    }
 
 
 def _command(plan: SubmitPlan) -> list[str]:

@@ -9,11 +9,10 @@ from typing import Any
 
 from eoray import storage
 from eoray.errors import StoreError
+from eoray.k8s.states import EXIT_CODES
 from eoray.run.attempt import RECORD
 from eoray.run.driver_log import LOG, OLDER_LOG
 from eoray.run.last_seen import VIEW
-
-_EXIT = {"succeeded": 0, "failed": 1, "stopped": 5}
 
 _NO_END = "its driver left no word of its end: it works still, or was killed"
 _NO_START = "its driver has not started"
@@ -75,8 +74,8 @@ class PastAttempt:
             verdict = ": ".join(filter(None, (self.seen["reason"], self.seen["message"])))
             state, code = str(self.seen["state"]), int(self.seen["exit_code"])
             return state, code, "; ".join(filter(None, (verdict, said)))
-        if status in _EXIT:
-            return status, _EXIT[status], said
+        if status in EXIT_CODES:
+            return status, EXIT_CODES[status], said
         return "unknown", None, _NO_END if status else _NO_START
 
     def log(self) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from eoray.k8s.doctor import FEATURES, Finding, examine
 from eoray.k8s.names import LIFE
 from tests.k8s.fake_api import FakeApi
 
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SCHEMAS = "/openapi/v3/apis/ray.io/v1"
 ACCOUNT = "/api/v1/namespaces/maps/serviceaccounts/eoray-ray"
 NAMESPACE = "/api/v1/namespaces/maps"
@@ -57,8 +58,46 @@ def test_healthy_cluster_has_no_complaint(healthy: FakeApi, cluster: Cluster) ->
 
 def test_cluster_without_kuberay_is_bad(healthy: FakeApi, cluster: Cluster) -> None:
     del healthy.plain[SCHEMAS]
+    healthy.absent = {SCHEMAS: "404 page not found"}
+    healthy.served = ()
     found = {f.what: f for f in examine(cluster)}["kuberay"]
     assert (found.verdict, found.remedy) == ("bad", "install the KubeRay operator 1.6 or newer")
+
+
+def test_schema_that_the_caller_may_not_see_says_nothing_of_kuberay(
+    healthy: FakeApi, cluster: Cluster
+) -> None:
+    del healthy.plain[SCHEMAS]
+    found = {f.what: f for f in examine(cluster)}["kuberay"]
+    assert (found.verdict, found.said) == ("unknown", "no right to see the API's schema")
+
+
+def put_rayjob(api: FakeApi, name: str, **status: str) -> None:
+    made = (NOW - timedelta(seconds=90 if name.startswith("old") else 30)).isoformat()
+    api.put("rayjobs", {"metadata": {"name": name, "creationTimestamp": made}, "status": status})
+
+
+def test_operator_that_takes_no_runs_on_is_bad(healthy: FakeApi, cluster: Cluster) -> None:
+    put_rayjob(healthy, "old-a-1", jobDeploymentStatus="Running")
+    put_rayjob(healthy, "young-1")
+    found = {f.what: f for f in examine(cluster, now=NOW)}["operator"]
+    assert (found.verdict, found.said) == ("ok", "it has taken on 1 of 2 RayJobs")
+    for name in ("old-b-1", "old-c-1"):
+        put_rayjob(healthy, name)
+    found = {f.what: f for f in examine(cluster, now=NOW)}["operator"]
+    said = "it has said nothing of old-b-1, old-c-1 for over a minute (2 of 4 RayJobs)"
+    assert (found.verdict, found.said) == ("bad", said)
+    assert "let it watch this namespace" in found.remedy
+
+
+def test_operator_is_not_judged_without_a_rayjob_or_the_right_to_see_any(
+    healthy: FakeApi, cluster: Cluster
+) -> None:
+    put_rayjob(healthy, "young-1")
+    assert "operator" not in verdicts(examine(cluster, now=NOW))
+    healthy.refuse["GET", "rayjobs"] = (403, "rayjobs is forbidden")
+    put_rayjob(healthy, "old-1")
+    assert "operator" not in verdicts(examine(cluster, now=NOW))
 
 
 def test_old_kuberay_is_told_by_the_field_that_it_lacks(healthy: FakeApi, cluster: Cluster) -> None:

@@ -12,11 +12,8 @@ from eoray.k8s.client import Cluster
 from eoray.k8s.follow import (
     HeadLog,
     WaitTimeoutError,
-    explain,
-    images_of,
     wait_for_end,
     wait_for_verdict,
-    warnings_of,
 )
 from eoray.k8s.job import Job
 from eoray.k8s.names import CANCELLED
@@ -46,6 +43,31 @@ def test_waiting_tells_each_state_once_and_ends_with_the_last(
     state = wait_for_end(cluster, NAME, tell=told.append, wait=play(api, *steps))
     assert state.word == "succeeded"
     assert told == ["pending", "running", "succeeded"]
+
+
+def test_what_a_running_attempt_waits_for_is_told_once_and_so_is_its_end(
+    api: FakeApi, cluster: Cluster, job: dict[str, Any]
+) -> None:
+    passed, told = [0.0], list[str]()
+    labels = {"ray.io/cluster": "ray-x"}
+    waiting = {"type": "PodScheduled", "status": "False", "message": "5 Insufficient GPU"}
+    status = {"phase": "Pending", "conditions": [waiting]}
+    api.put("pods", {"metadata": {"name": "gpu", "labels": labels}, "status": status})
+    running = {"jobDeploymentStatus": "Running", "rayClusterName": "ray-x"}
+    api.set_status(NAME, **running)
+
+    def wait(seconds: float) -> None:
+        passed[0] += seconds
+        if passed[0] > 100:
+            waiting["status"] = "True"
+        if passed[0] > 200:
+            ended = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+            api.set_status(NAME, **{**running, **ended})
+
+    wait_for_end(cluster, NAME, tell=told.append, clock=lambda: passed[0], wait=wait)
+    why = "running; pod gpu: no node yet: 5 Insufficient GPU"
+    assert told == ["running", why, "running", "succeeded"]
+    assert sum("/pods" in path for _, path in api.requests) < 10  # 100 looks at the RayJob
 
 
 @pytest.mark.parametrize("reason", ["DeadlineExceeded", "JobStatusCheckTimeoutExceeded"])
@@ -229,95 +251,6 @@ def test_verdict_is_the_operators_first_word_or_its_silence(
     assert wait_for_verdict(cluster, NAME, tell=told.append, wait=looks.append).word == "pending"
     assert len(looks) == 10
     assert told[0].startswith(f"the KubeRay operator has said nothing of {NAME} for 10 s")
-
-
-def test_why_nothing_starts_is_found_on_job_cluster_and_pods(
-    api: FakeApi, cluster: Cluster, job: dict[str, Any]
-) -> None:
-    api.set_status(NAME, rayClusterName="ray-x")
-    for kind, name, message in (("RayJob", NAME, "bad spec"), ("RayCluster", "ray-x", "PodSec")):
-        involved = {"kind": kind, "name": name}
-        event = {"metadata": {"name": kind}, "type": "Warning", "reason": "Failed"}
-        api.put("events", {**event, "message": message, "involvedObject": involved})
-    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
-    api.put(
-        "pods",
-        {
-            "metadata": {"name": "w1", "labels": {"ray.io/cluster": "ray-x"}},
-            "status": {
-                "conditions": [
-                    {"type": "PodScheduled", "status": "False", "message": "0/3 nodes: no GPU"}
-                ],
-                "containerStatuses": [
-                    {
-                        "name": "ray-worker",
-                        "image": "eoray:1",
-                        "imageID": "",
-                        "ready": False,
-                        "restartCount": 0,
-                        "state": waiting,
-                    }
-                ],
-            },
-        },
-    )
-    assert explain(cluster, job) == [
-        "Failed: bad spec",
-        "Failed: PodSec",
-        "pod w1 waits for a node: 0/3 nodes: no GPU",
-        "pod w1: ImagePullBackOff: no such image",
-    ]
-
-
-def test_warnings_are_those_of_the_attempt_its_cluster_and_their_pods(
-    api: FakeApi, cluster: Cluster, job: dict[str, Any]
-) -> None:
-    def put(at: int, kind: str, name: str, reason: str, said: str, type_: str = "Warning") -> None:
-        event = {"metadata": {"name": f"event-{at}"}, "type": type_, "reason": reason}
-        when = f"2026-01-01T00:00:0{at}+00:00"
-        involved = {"kind": kind, "name": name}
-        api.put("events", {**event, "message": said, "lastTimestamp": when,
-                           "involvedObject": involved})  # fmt: skip
-
-    api.set_status(NAME, rayClusterName="ray-x")
-    put(4, "RayCluster", "ray-x", "DeletedHeadPod", "status: OOMKilled", "Normal")
-    put(1, "RayCluster", "ray-x", "CreatedHeadPod", "Created head Pod", "Normal")
-    put(2, "Pod", "ray-x-head-abcde", "Unhealthy", "probe failed")
-    put(3, "Pod", "ray-xy-head-abcde", "Unhealthy", "another run's")
-    put(5, "RayJob", NAME, "Failed", "silent")
-    assert warnings_of(cluster, job) == [
-        "2026-01-01T00:00:02+00:00 Pod ray-x-head-abcde: Unhealthy: probe failed",
-        "2026-01-01T00:00:04+00:00 RayCluster ray-x: DeletedHeadPod: status: OOMKilled",
-        f"2026-01-01T00:00:05+00:00 RayJob {NAME}: Failed: silent",
-    ]
-
-
-def test_images_are_told_by_digest_those_of_other_containers_left_out(
-    api: FakeApi, cluster: Cluster, job: dict[str, Any]
-) -> None:
-    assert images_of(cluster, job) == []
-    job["status"] = {"rayClusterName": "ray-x"}
-
-    def pod(name: str, *images: str) -> None:
-        names = ("ray-head", "autoscaler")
-        statuses = [
-            {"name": n, "imageID": i, "image": "eoray:1", "ready": True, "restartCount": 0}
-            for n, i in zip(names, images, strict=False)
-        ]
-        metadata = {"name": name, "labels": {"ray.io/cluster": "ray-x"}}
-        spec = {"containers": [{"name": "ray-head"}, {"name": "autoscaler"}]}
-        status = {"containerStatuses": statuses}
-        api.put("pods", {"metadata": metadata, "spec": spec, "status": status})
-
-    pod("head", "registry.example/eoray@sha256:01", "registry.example/other@sha256:07")
-    pod("worker-a", "registry.example/eoray@sha256:02")
-    pod("worker-b", "registry.example/eoray@sha256:01")
-    pod("worker-c")
-    pod("worker-d", "")
-    images = ["registry.example/eoray@sha256:01", "registry.example/eoray@sha256:02"]
-    assert images_of(cluster, job) == images
-    api.refuse["GET", "pods"] = (403, "pods is forbidden")
-    assert images_of(cluster, job) == []
 
 
 def test_log_is_read_piece_by_piece_each_line_once(

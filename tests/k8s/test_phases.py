@@ -323,7 +323,7 @@ def test_interrupt_says_that_the_rest_is_not_submitted(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("eoray.k8s.job.Job.follow", interrupt)
-    assert verb(run_file, *TASK, BOTH, "--phases") == 0
+    assert verb(run_file, *TASK, BOTH, "--phases") == 130
     said = capsys.readouterr().err
     assert "detached: slovenia-" in said
     assert "the phases behind it are not submitted; submit again" in said

@@ -18,7 +18,7 @@ from eoray.k8s.names import ATTEMPT, RECORD, RUN, STORAGE
 from eoray.k8s.pods import POD_MOUNTS
 from eoray.k8s.rayjob import build_config_map, build_rayjob, entrypoint
 from eoray.k8s.submit import plan_attempt
-from eoray.k8s.submitter import images_of
+from eoray.k8s.submitter import images_to_mirror
 from eoray.run.record import RunPaths
 from tests.k8s.crds import problems
 
@@ -268,7 +268,7 @@ def test_group_may_have_an_image_of_its_own(read_config: Any) -> None:
     images = [pod["containers"][0]["image"] for pod in pods(built(config))]
     plain = config.cluster.image
     assert images == [plain, plain, "eoray-gpu@sha256:9"]
-    assert images_of(config.cluster) == sorted({*images})
+    assert images_to_mirror(config.cluster) == sorted({*images})
     other = read_config(groups.replace(":9", ":8"), "cluster.deadline_minutes=60")
     assert plan_attempt(other, Path("/")).key != plan_attempt(config, Path("/")).key
 

@@ -57,8 +57,8 @@ def test_what_is_not_known_has_not_ended(deployment: str, job: str) -> None:
     [
         ("succeeded", 0),
         ("failed", 1),
-        ("stopped", 1),
         ("invalid", 2),
+        ("stopped", 5),
         ("cancelled", 5),
         ("deleted", 5),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import eoray
 from eoray.buckets import bucket_of, use_buckets
 from eoray.cli import main
 from eoray.config import RunConfig, config_key, parse_config
+from eoray.k8s.client import Cluster
 from eoray.k8s.records import Recorded
 from eoray.k8s.states import State
 from eoray.run.record import RunPaths
@@ -158,6 +159,34 @@ def test_run_that_is_done_by_its_record_alone_is_said_to_be(
     assert (job.status().word, job.wait().word) == ("succeeded", "succeeded")
 
 
+@pytest.mark.parametrize("words", [("wait",), ("logs", "--follow"), ("submit",)])
+def test_ctrl_c_leaves_a_run_alone_with_a_code_that_no_end_has(
+    api: FakeApi,
+    verb: Verb,
+    run_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+) -> None:
+    name = json.loads(verb("submit", run_file, "--detach", "--json")[1])["name"]
+    api.set_status(name, jobDeploymentStatus="Running")
+    looks: list[str] = []
+
+    def interrupt(_: Cluster, asked: str) -> dict[str, Any]:
+        looks.append(asked)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+        return api.objects["rayjobs", "maps", name]
+
+    monkeypatch.setattr("eoray.k8s.client.Cluster.rayjob", interrupt)
+    code, _, err = verb(*words, run_file if words == ("submit",) else name)
+    assert code == 130
+    assert err.splitlines()[-1] == (
+        f"detached: {name} goes on; follow it again with `eoray logs --follow {name}`, end it "
+        f"with `eoray cancel {name}`"
+    )
+    assert {change.split()[0] for change in api.written()} == {"POST"}  # no end, no mark of one
+
+
 def test_wait_that_takes_too_long_is_exit_3(verb: Verb, run_file: Path) -> None:
     verb("submit", run_file, "--detach")
     code, _, err = verb("wait", "slovenia", "--timeout", "0.05")
@@ -171,6 +200,25 @@ def test_status_explains_what_does_not_start(api: FakeApi, verb: Verb, run_file:
     event = {"metadata": {"name": "e"}, "type": "Warning", "reason": "Quota", "message": "full"}
     api.put("events", {**event, "involvedObject": involved})
     assert verb("status", name)[:2] == (0, f"{name}  pending\n  Quota: full\n")
+
+
+def test_status_explains_workers_that_a_running_attempt_waits_for_and_keeps_it(
+    api: FakeApi, verb: Verb, run_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[list[str]] = []
+    monkeypatch.setattr(
+        "eoray.run.last_seen.keep_view", lambda _, view, **__: kept.append(view["warnings"])
+    )
+    name = json.loads(verb("submit", run_file, "--detach", "--json")[1])["name"]
+    api.set_status(name, jobDeploymentStatus="Running", rayClusterName="ray-x")
+    involved = {"kind": "RayCluster", "name": "ray-x"}
+    now = datetime.now(UTC).isoformat()
+    event = {"type": "Warning", "reason": "FailedToCreateWorkerPod", "message": "exceeded quota"}
+    api.put("events", {**event, "metadata": {"name": "e"}, "lastTimestamp": now,
+                       "involvedObject": involved})  # fmt: skip
+    told = "FailedToCreateWorkerPod: exceeded quota"
+    assert verb("status", name)[:2] == (0, f"{name}  running\n  {told}\n")
+    assert kept == [[f"{now} RayCluster ray-x: {told}"]]
 
 
 def test_logs_print_what_the_head_said(api: FakeApi, verb: Verb, run_file: Path) -> None:
@@ -398,9 +446,9 @@ def test_namespace_of_the_environment_serves_where_the_run_file_names_none(
     assert ("rayjobs", "maps", name) in api.objects
 
 
-def test_attempt_that_the_cluster_has_forgotten_is_told_by_its_record(
-    verb: Verb, run_file: Path, tmp_path: Path, api: FakeApi
-) -> None:
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store with the record of an attempt that failed."""
     store, record = tmp_path / "out", {"name": "italy-01234567-1", "run": "italy-89abcdef"}
     folder = store / "_eoray/runs/italy-89abcdef/attempts/italy-01234567-1"
     folder.mkdir(parents=True)
@@ -408,6 +456,31 @@ def test_attempt_that_the_cluster_has_forgotten_is_told_by_its_record(
     ended = {"status": "failed", "reason": "AccessError: no right", "ended_at": 60.0}
     (folder / "record.json").write_text(json.dumps({**record, "starts": [start], **ended}))
     (folder / "driver.log").write_text('{"event": "stage"}\n')
+    return store
+
+
+def test_record_in_place_of_a_cluster_that_was_not_asked_is_told_and_is_exit_4(
+    verb: Verb, store: Path, api: FakeApi
+) -> None:
+    api.refuse["GET", "rayjobs"] = (403, "not yours")
+    code, out, err = verb("status", "italy", "--store", store, "--json")
+    found = json.loads(out)
+    assert (code, found["state"]) == (4, "failed")
+    assert "you may not get rayjobs" in found["unreached"]
+    assert err.startswith("what follows is the record alone")
+    assert found["unreached"] in err
+    code, out, err = verb("logs", "italy", "--store", store)
+    assert (code, out) == (4, '{"event": "stage"}\n')
+    assert "you may not get rayjobs" in err
+    code, _, err = verb("status", "spain", "--store", store)
+    assert code == 1
+    assert "you may not get rayjobs" in err
+    assert "no record of a run or attempt 'spain'" in err
+
+
+def test_attempt_that_the_cluster_has_forgotten_is_told_by_its_record(
+    verb: Verb, run_file: Path, store: Path
+) -> None:
     assert verb("status", "italy", "--store", store)[:2] == (
         0,
         "italy-01234567-1  failed (record): AccessError: no right\n",
