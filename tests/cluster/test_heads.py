@@ -56,8 +56,8 @@ def run_file(site: Site) -> Path:
 
 
 def test_a_head_out_of_memory_three_times_ends_its_attempt(site: Site, run_file: Path) -> None:
+    name = submit(site, run_file)  # which asks the catalogue too
     with unanswered(site):
-        name = submit(site, run_file)
         for start in (1, 2, 3):
             wait_until(partial(has_started, name, start), START_S, f"start {start} of the driver")
             exhaust_memory(site, name)
@@ -152,13 +152,16 @@ def last_unanswered(site: Site) -> Iterator[None]:
 def exhaust_memory(site: Site, name: str) -> None:
     """Let the kernel kill an attempt's head for lack of memory.
 
-    Of a container's processes it chooses the largest; where the kubelet does not tell it to kill
-    them all (cgroup v2 does), the first one has to be the preferred one.
+    Of a container's processes it chooses one; where the kubelet does not tell it to kill them all
+    (cgroup v2 does), the first one has to be the preferred one. Ray prefers its workers and so the
+    driver, whose end is the end of the job if anybody lives to tell of it, and has a watch over
+    memory that kills them before the kernel does. So all others stand still meanwhile.
     """
+    halt = "kill -STOP -1"
     prefer = "echo 1000 > /proc/1/oom_score_adj"
     # cut off by the death of its container
     with suppress(ClusterError):
-        in_head(site, name, "sh", "-c", f"{prefer} && head -c 16G /dev/zero | tail")
+        in_head(site, name, "sh", "-c", f"{halt} && {prefer} && head -c 16G /dev/zero | tail")
 
 
 def silence(site: Site, name: str) -> None:
