@@ -27,10 +27,12 @@ from tests.cluster.runs import (
     attempt_path,
     commits,
     delete_pod,
+    labels_of,
     left_of,
     living,
     n_starts,
     pods_of,
+    rayjob,
     state,
     submit,
     wait_for,
@@ -77,15 +79,16 @@ def test_a_head_that_vanishes_is_replaced_and_one_that_falls_silent_ends_its_att
     site: Site, run_file: Path, kubernetes_cluster: Cluster
 ) -> None:
     store = f"{BUCKET}/lost"
+    before = commits(store)
     with impatient_operator(kubernetes_cluster, SILENCE_S), last_unanswered(site):
         name = submit(site, run_file)
         earlier = n_starts("lost", name)  # of an attempt of this name that was deleted
         wait_for(site, name, "running")
-        assert pods_of(site, name, "worker") == []
-        before = commits(store)
         # a worker came because tasks waited for one
         wait_until(lambda: commits(store) > before + 2, START_S, "the first waves")
-        assert len(pods_of(site, name, "worker")) == 1
+        (worker,) = site.pods(**labels_of(name), **{"ray.io/node-type": "worker"})
+        began = rayjob(site, name)["status"]["rayJobInfo"]["startTime"]
+        assert worker["metadata"]["creationTimestamp"] > began  # both ISO 8601, of UTC
         delete_pod(site, name, "head")
         wait_until(partial(has_started, name, earlier + 2), START_S, "the driver's second start")
         assert state(site, name)["state"] == "running"  # the same RayJob goes on
