@@ -7,6 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ from tests.cluster.runs import products
 from tests.cluster.site import Site, open_site
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+IMPORTED = pytest.StashKey[Future[None]]()
+"""eoray's image, on its way to the node."""
+UNDISTURBED = pytest.StashKey[Future[dict[str, Any]]]()
+"""A run of this machine, and what it leaves."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -40,15 +45,33 @@ def bring_up(inner_networks: set[Network]) -> Callable[[Cluster], None]:
     return up
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests with eoray's pods last: their image is made beside the others."""
+    items.sort(key=lambda item: "site" in _fixtures(item))
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return getattr(item, "fixturenames", [])
+
+
+def _is_wanted(fixture: str, session: pytest.Session) -> bool:
+    return any(fixture in _fixtures(item) for item in session.items)
+
+
 @pytest.fixture(scope="session")
-def kubernetes_cluster(bring_up: Callable[[Cluster], None]) -> Iterator[Cluster]:
+def kubernetes_cluster(
+    request: pytest.FixtureRequest, bring_up: Callable[[Cluster], None]
+) -> Iterator[Cluster]:
     """A running cluster with one node and the python image; one that ran before stays."""
     cluster = Cluster.of()
     ran_before = bool(cluster.status())
     try:
         bring_up(cluster)
         cluster.import_image(python_image())
-        yield cluster
+        with ThreadPoolExecutor(1) as beside:
+            if _is_wanted("site", request.session):
+                request.config.stash[IMPORTED] = beside.submit(_import_eoray, cluster)
+            yield cluster
     finally:
         if not ran_before and cluster.status():
             cluster.down()
@@ -99,19 +122,30 @@ def kuberay_crds(kubernetes_cluster: Cluster) -> Path:
     return folder
 
 
+def _import_eoray(cluster: Cluster) -> None:
+    for image in eoray_images():
+        cluster.import_image(image)
+
+
 @pytest.fixture(scope="session")
 def site(
-    kubernetes_cluster: Cluster, kuberay_crds: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    kubernetes_cluster: Cluster,
+    kuberay_crds: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     """What runs on pods stand on; made once for all tests."""
     try:
-        images = eoray_images()
+        request.config.stash[IMPORTED].result()
     except UnavailableError as error:
         pytest.skip(str(error))
-    for image in images:
-        kubernetes_cluster.import_image(image)
     start_operator(kubernetes_cluster)
-    with open_site(kubernetes_cluster, tmp_path_factory.mktemp("site")) as site:
+    with (
+        open_site(kubernetes_cluster, tmp_path_factory.mktemp("site")) as site,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        if _is_wanted("undisturbed", request.session):
+            request.config.stash[UNDISTURBED] = beside.submit(_run_here, site)
         yield site
 
 
@@ -123,8 +157,12 @@ def object_store(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(site: Site) -> dict[str, Any]:
+def undisturbed(request: pytest.FixtureRequest, site: Site) -> dict[str, Any]:
     """What a run leaves when this machine carries it out alone, without Kubernetes."""
+    return request.config.stash[UNDISTURBED].result()
+
+
+def _run_here(site: Site) -> dict[str, Any]:
     path = site.run_file("undisturbed", store=str(site.folder / "undisturbed"))
     done = site.eoray("run", path, "--executor", "ray", "--json")
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

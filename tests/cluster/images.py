@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tarfile
@@ -16,7 +17,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tests.cluster.errors import ClusterError
 from tests.cluster.machine import run
@@ -27,6 +28,7 @@ USER = "1000:1000"
 HOME = "/home/ray"
 _SKIPPED = ("site-packages", "dist-packages", "test", "idlelib", "turtledemo", "config-3*")
 _OCI = "application/vnd.oci.image"
+_PART_BYTES = 2**20
 
 
 def images_folder() -> Path:
@@ -65,21 +67,41 @@ def write_image(
             imports this image has imported that one before.
         keep_times: Keep when files were changed, by which Python knows its compiled modules.
     """
+    options = ["--directory", str(rootfs), "--numeric-owner", "--sort=name"]
+    options += [] if keep_times else ["--mtime=@0"]
     with tempfile.TemporaryDirectory(prefix=".image-", dir=out.parent) as work:
-        tar = Path(work) / "layer.tar"
-        options = ["--directory", str(rootfs), "--numeric-owner", "--sort=name"]
-        options += [] if keep_times else ["--mtime=@0"]
-        run(["tar", "--create", "--file", tar, *options, "."], timeout_s=900)
-        with tar.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        layers = [*(read_layers(base) if base else ()), Layer(digest, tar.stat().st_size)]
         whole = Path(work) / "image.tar"
-        with tarfile.open(whole, "w") as image:
-            # small things first: who reads only these stops early
-            _describe(image, name, config, layers)
-            image.add(tar, _blob(digest))
+        with whole.open("w+b") as file:
+            own = _write_layer(file, ["tar", "--create", *options, "."])
+            layers = [*(read_layers(base) if base else ()), own]
+            with tarfile.open(fileobj=file, mode="w") as image:
+                _describe(image, name, config, layers)
         whole.replace(out)
     return out
+
+
+def _write_layer(file: BinaryIO, command: Sequence[str]) -> Layer:
+    """Write what a command gives as a layer of an image that begins with it.
+
+    Gigabytes pass once: the layer lies in the image before its digest and so its header is known.
+    """
+    hashed = hashlib.sha256()
+    file.seek(tarfile.BLOCKSIZE)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while part := process.stdout.read(_PART_BYTES):
+            hashed.update(part)
+            file.write(part)
+    if process.returncode != 0:
+        raise ClusterError(f"`{' '.join(command)}` gave {process.returncode}; see above")
+    layer = Layer(hashed.hexdigest(), file.tell() - tarfile.BLOCKSIZE)
+    file.write(bytes(-layer.size_bytes % tarfile.BLOCKSIZE))
+    header = tarfile.TarInfo(_blob(layer.digest))
+    header.size = layer.size_bytes
+    file.seek(0)
+    file.write(header.tobuf())
+    file.seek(0, os.SEEK_END)
+    return layer
 
 
 def read_layers(image: Path) -> list[Layer]:

@@ -208,13 +208,15 @@ def run(command: Sequence[str | Path], *, stdin: str | None = None, timeout_s: f
     return done.stdout
 
 
-def wait_until(is_done: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Ask again and again, five times a second."""
+def wait_until(
+    is_done: Callable[[], bool], timeout_s: float, what: str, *, each_s: float = 0.2
+) -> None:
+    """Ask again and again."""
     end = time.monotonic() + timeout_s
     while not is_done():
         if time.monotonic() > end:
             raise ClusterError(f"waited {timeout_s:.0f} s in vain for {what}")
-        time.sleep(0.2)
+        time.sleep(each_s)
 
 
 def _any_alive(processes: Sequence[Running]) -> bool:

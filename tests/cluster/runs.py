@@ -21,6 +21,9 @@ CUBE = {"task": "cube", "cube": {"composite": {"method": "none"}}}
 START_S = 420
 """Three pods with Ray start in 40 s on two free cores; a shared machine needs far longer."""
 
+VERB_EACH_S = 2.0
+"""Each look by a verb takes a core for a second, which pods that start would use."""
+
 
 def products(store: str) -> dict[str, Any]:
     """Everything of a run that must be equal wherever it was made."""
@@ -73,9 +76,8 @@ def state(site: Site, name: str) -> dict[str, Any]:
 
 def wait_for(site: Site, name: str, *words: str, timeout_s: float = START_S) -> None:
     """Wait until an attempt is in one of some states."""
-    wait_until(
-        lambda: state(site, name)["state"] in words, timeout_s, f"{name} to be {' or '.join(words)}"
-    )
+    what = f"{name} to be {' or '.join(words)}"
+    wait_until(lambda: state(site, name)["state"] in words, timeout_s, what, each_s=VERB_EACH_S)
 
 
 def delete_pod(site: Site, name: str, kind: str) -> str:

@@ -29,6 +29,8 @@ CHART = REPOSITORY / "helm" / "eoray"
 BUCKET = "s3://maps"
 NAME = "small"
 SECRET = "storage"
+TRIED = "tried"
+"""Store of the run file with which the chart is installed, for `helm test`."""
 
 ARCHIVE = ArchiveOptions(
     size_px=128,
@@ -199,7 +201,9 @@ def open_site(cluster: Cluster, folder: Path) -> Iterator[Site]:
         images = [f"image.{part}{key}={value}" for part in ("", "submit.")
                   for key, value in (("repository", repository), ("tag", tag))]  # fmt: skip
         values = [word for value in images for word in ("--set-string", value)]
-        site.helm("install", "eoray", CHART, *values, "--set", "ray.autoscaling=false")
+        values += ["--set", "ray.autoscaling=false"]
+        values += ["--set-file", f"test.runFile={site.run_file(TRIED)}"]
+        site.helm("install", "eoray", CHART, *values)
         yield site
 
 

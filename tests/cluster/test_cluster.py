@@ -11,7 +11,7 @@ import pytest
 from kubernetes import client
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.images import python_image
+from tests.cluster.images import images_folder, python_image
 from tests.cluster.machine import wait_until
 from tests.cluster.node import KUBELET_SYSCTLS, SYSCTLS, cgroup_folders
 from tests.cluster.pods import restricted_pod, run_pod, wait_for_phase
@@ -216,7 +216,7 @@ def start_lasting_pod(cluster: Cluster) -> None:
 class Traces:
     """Where a cluster could leave something on the host."""
 
-    mounts: str
+    mounts: list[str]
     links: list[str]
     cgroups: list[Path]
     sysctls: list[str]
@@ -227,9 +227,10 @@ class Traces:
 def traces(slot: Slot) -> Traces:
     places = (RECORDS, RECORDS / "netns", *map(Path, ("/var/lib", "/var/log", "/var/run", "/opt")))
     places += (Path("/usr/libexec"), Path("/etc"), Path("/etc/cni"))
+    mounts = Path("/proc/mounts").read_text().splitlines()  # debootstrap's are no cluster's
     found = (path for place in places if place.is_dir() for path in place.iterdir())
     return Traces(
-        mounts=Path("/proc/mounts").read_text(),
+        mounts=[line for line in mounts if str(images_folder()) not in line],
         links=sorted(path.name for path in Path("/sys/class/net").iterdir()),
         cgroups=[folder for folder in cgroup_folders(slot) if folder.exists()],
         sysctls=[(SYSCTLS / name).read_text() for name in KUBELET_SYSCTLS],

@@ -27,10 +27,12 @@ from tests.cluster.runs import (
     attempt_path,
     commits,
     delete_pod,
+    labels_of,
     left_of,
     living,
     n_starts,
     pods_of,
+    rayjob,
     state,
     submit,
     wait_for,
@@ -56,8 +58,8 @@ def run_file(site: Site) -> Path:
 
 
 def test_a_head_out_of_memory_three_times_ends_its_attempt(site: Site, run_file: Path) -> None:
+    name = submit(site, run_file)  # which asks the catalogue too
     with unanswered(site):
-        name = submit(site, run_file)
         for start in (1, 2, 3):
             wait_until(partial(has_started, name, start), START_S, f"start {start} of the driver")
             exhaust_memory(site, name)
@@ -77,15 +79,16 @@ def test_a_head_that_vanishes_is_replaced_and_one_that_falls_silent_ends_its_att
     site: Site, run_file: Path, kubernetes_cluster: Cluster
 ) -> None:
     store = f"{BUCKET}/lost"
+    before = commits(store)
     with impatient_operator(kubernetes_cluster, SILENCE_S), last_unanswered(site):
         name = submit(site, run_file)
         earlier = n_starts("lost", name)  # of an attempt of this name that was deleted
         wait_for(site, name, "running")
-        assert pods_of(site, name, "worker") == []
-        before = commits(store)
         # a worker came because tasks waited for one
         wait_until(lambda: commits(store) > before + 2, START_S, "the first waves")
-        assert len(pods_of(site, name, "worker")) == 1
+        (worker,) = site.pods(**labels_of(name), **{"ray.io/node-type": "worker"})
+        began = rayjob(site, name)["status"]["rayJobInfo"]["startTime"]
+        assert worker["metadata"]["creationTimestamp"] > began  # both ISO 8601, of UTC
         delete_pod(site, name, "head")
         wait_until(partial(has_started, name, earlier + 2), START_S, "the driver's second start")
         assert state(site, name)["state"] == "running"  # the same RayJob goes on
@@ -152,13 +155,16 @@ def last_unanswered(site: Site) -> Iterator[None]:
 def exhaust_memory(site: Site, name: str) -> None:
     """Let the kernel kill an attempt's head for lack of memory.
 
-    Of a container's processes it chooses the largest; where the kubelet does not tell it to kill
-    them all (cgroup v2 does), the first one has to be the preferred one.
+    Of a container's processes it chooses one; where the kubelet does not tell it to kill them all
+    (cgroup v2 does), the first one has to be the preferred one. Ray prefers its workers and so the
+    driver, whose end is the end of the job if anybody lives to tell of it, and has a watch over
+    memory that kills them before the kernel does. So all others stand still meanwhile.
     """
+    halt = "kill -STOP -1"
     prefer = "echo 1000 > /proc/1/oom_score_adj"
     # cut off by the death of its container
     with suppress(ClusterError):
-        in_head(site, name, "sh", "-c", f"{prefer} && head -c 16G /dev/zero | tail")
+        in_head(site, name, "sh", "-c", f"{halt} && {prefer} && head -c 16G /dev/zero | tail")
 
 
 def silence(site: Site, name: str) -> None:

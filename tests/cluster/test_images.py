@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.environment import _symbols, _write_stub
+from tests.cluster.errors import ClusterError
 from tests.cluster.images import read_layers, write_image
 from tests.cluster.machine import run
 
@@ -52,6 +53,12 @@ def test_the_same_folder_gives_the_same_layer(rootfs: Path, tmp_path: Path) -> N
             layers.append(sorted(image.getnames()))
         (rootfs / "etc/motd").touch()
     assert layers[0] == layers[1]
+
+
+def test_an_image_whose_folder_cannot_be_read_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="tar --create"):
+        write_image(tmp_path / "absent", "eoray.test/x:1", tmp_path / "x.tar", {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_image_over_another_names_its_layers_and_holds_its_own(

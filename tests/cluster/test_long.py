@@ -22,10 +22,12 @@ from eoray import storage
 from eoray.cube.check import check_cube
 from tests.cluster.cluster import Cluster
 from tests.cluster.doorman import doorman
+from tests.cluster.errors import ClusterError
 from tests.cluster.machine import wait_until
 from tests.cluster.runs import (
     CUBE,
     START_S,
+    VERB_EACH_S,
     attempt_path,
     checkpoints,
     commits,
@@ -39,7 +41,7 @@ from tests.cluster.runs import (
     submit,
     wait_for,
 )
-from tests.cluster.site import BUCKET, NAME, Site
+from tests.cluster.site import BUCKET, NAME, TRIED, Site
 
 pytestmark = [
     pytest.mark.cluster,
@@ -75,6 +77,37 @@ def tell_figures(what: str, site: Site, name: str, begun: float, finished: float
     }
     lines = [f"{key:36} {value:6.1f} s" for key, value in figures.items()]
     sys.stdout.write(f"\n{status['name']}\n" + "\n".join(lines) + "\n")
+
+
+def test_helm_test_tries_what_a_run_file_names_in_a_pod_as_its_runs_have(site: Site) -> None:
+    said = said_by_pods(site.helm("test", "eoray", "--logs"))
+    assert [line[:2] for line in said["eoray-access"]] == [
+        ["ok", "store"], ["ok", "catalogue"], ["ok", "scenes"],
+    ]  # fmt: skip
+    assert f"'{BUCKET}/{TRIED}'" in said["eoray-access"][0][2]
+    assert ["ok", "rights", "runs can be submitted and followed"] in said["eoray-doctor"]
+    assert "bad" not in {line[0] for line in said["eoray-doctor"]}
+
+
+def test_helm_test_fails_where_the_catalogue_is_out_of_reach(site: Site) -> None:
+    site.archive.set_broken({"/catalog.json": "404"})
+    try:
+        with pytest.raises(ClusterError, match="pod eoray-access failed"):
+            site.helm("test", "eoray", "--filter", "name=eoray-access")
+    finally:
+        site.archive.set_broken({})
+    said = site.cluster.kubectl("logs", "eoray-access", "--namespace", site.namespace)
+    verdicts = [line.split()[:2] for line in said.splitlines()]
+    assert verdicts == [["ok", "store"], ["bad", "catalogue"], ["unknown", "scenes"]]
+
+
+def said_by_pods(told: str) -> dict[str, list[list[str]]]:
+    """Verdict, subject and text of each line that `helm test --logs` gives, by pod."""
+    pods = (part.partition("\n") for part in told.split("POD LOGS: ")[1:])
+    return {
+        pod: [line.split(maxsplit=2) for line in lines.splitlines() if line]
+        for pod, _, lines in pods
+    }
 
 
 def test_a_run_on_pods_leaves_what_it_leaves_at_home(
@@ -153,7 +186,7 @@ def test_an_exhausted_quota_is_told_and_pods_start_when_it_is_raised(site: Site)
         def is_told() -> bool:
             return "exceeded quota: few" in " ".join(state(site, name)["why"])
 
-        wait_until(is_told, 60, "the reason to be told")
+        wait_until(is_told, 60, "the reason to be told", each_s=VERB_EACH_S)
         set_quota(10)
         wait_until(
             lambda: len(site.pods(**{"eoray.dev/run": name.rsplit("-", 1)[0]})) == 3, 60, "all pods"
@@ -177,7 +210,7 @@ def test_a_tick_started_twice_is_one_run_and_an_absent_image_ends_another(site: 
     def is_told() -> bool:
         return "eoray.test/absent:1" in " ".join(state(site, absent)["why"])
 
-    wait_until(is_told, 50, "the reason to be told")
+    wait_until(is_told, 50, "the reason to be told", each_s=VERB_EACH_S)
     for job in jobs:
         wait_until(partial(ended, site, job), 2 * START_S, f"the Job {job} to end")
         assert job_status(site, job)["succeeded"] == 1

@@ -29,6 +29,7 @@ pytestmark = [
 
 OURS = "configmaps,cronjobs,jobs,networkpolicies,pods,roles,rolebindings,serviceaccounts"
 RELEASE = "app.kubernetes.io/instance=eoray"
+OF_A_RUN = {"rayjob", "configmap", "poddisruptionbudget", "secret"}
 SECRET = "storage"
 """Which the run file names."""
 
@@ -73,9 +74,10 @@ class Release:
 
     def of_the_run(self) -> dict[str, Any]:
         """Objects of the run: who they are, and all that is asked of them."""
-        named = {"rayjob": self.run, "configmap": self.run, "pdb": self.run, "secret": SECRET}
-        found = {kind: self.one(kind, name) for kind, name in named.items()}
-        return {kind: _wanted(body) for kind, body in found.items()}
+        kinds, key = "rayjobs,configmaps,poddisruptionbudgets", self.run.rsplit("-", 1)[0]
+        named = {*self.names(kinds, f"eoray.dev/run={key}"), f"secret/{SECRET}"}
+        assert {name.split("/")[0].split(".")[0] for name in named} == OF_A_RUN
+        return {name: _wanted(self.one(*name.split("/"))) for name in named}
 
 
 def _wanted(body: dict[str, Any]) -> dict[str, Any]:
