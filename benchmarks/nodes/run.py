@@ -16,7 +16,7 @@ object a line:
 - ``share_of_linear``: of the time between a worker's first and last task that it spent in tasks
 - ``driver_mb``, ``driver_own_mb``, ``driver_cpu_s``: largest resident size of the driver, what of
   it is no page shared with Ray's object store, and its processor time
-- ``commit_s_per_1000_tiles``: merge, ledger and commit
+- ``commit_s_per_1000_tiles``: merge, ledger and commit, and processor time of the driver meanwhile
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         **shares(found),
         "commits": len(driver.commits),
         "commit_s_per_1000_tiles": round(sum(driver.commits) / n_tiles * 1000, 2),
+        "commit_cpu_s_per_1000_tiles": round(driver.commit_cpu / n_tiles * 1000, 2),
         "longest_commit_s": round(max(driver.commits), 2),
         "driver_mb": round(driver.peak / 1e6),
         "driver_own_mb": round(driver.own_peak / 1e6),
@@ -146,13 +147,15 @@ class TimedDriver(Driver):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.commits: list[float] = []
+        self.commit_cpu = 0.0
         self.peak = 0
         self.own_peak = 0
 
     def _commit_wave(self, *arguments: Any) -> None:
-        begun = time.monotonic()
+        begun, cpu = time.monotonic(), time.process_time()
         super()._commit_wave(*arguments)
         self.commits.append(time.monotonic() - begun)
+        self.commit_cpu += time.process_time() - cpu
         memory = psutil.Process().memory_full_info()
         self.peak = max(self.peak, memory.rss)
         self.own_peak = max(self.own_peak, memory.uss)

@@ -24,6 +24,9 @@ _POD_CREATED = ("CreatedHeadPod", "CreatedWorkerPod")
 _POD_REFUSED = re.compile(r'pods "[^"]+" is forbidden: ')
 """The name is another one each time, and no such pod exists."""
 
+_TERMINATED = re.compile(r"&ContainerStateTerminated\{ExitCode:(-?\d+),.*?Reason:([^,]*),.*")
+"""How KubeRay tells a container's end, behind so much else that a cut message loses it."""
+
 
 def explain_waiting(
     cluster: Cluster, rayjob: Mapping[str, Any], *, now: datetime | None = None
@@ -168,8 +171,9 @@ def _is_loss(event: Mapping[str, Any]) -> bool:
 def _line_of(event: Mapping[str, Any]) -> str:
     about, moment = event["involvedObject"], event.get("lastTimestamp") or event.get("eventTime")
     what = f"{about['kind']} {about['name']}: {event.get('reason')}"
-    return f"{moment or ''} {what}: {_short(event.get('message'))}".strip()
+    message = _TERMINATED.sub(r"\2, exit code \1", str(event.get("message") or ""))
+    return f"{moment or ''} {what}: {_short(message, 300)}".strip()
 
 
-def _short(message: Any) -> str:
-    return " ".join(str(message or "").split())[:200]
+def _short(message: Any, letters: int = 200) -> str:
+    return " ".join(str(message or "").split())[:letters]

@@ -10,7 +10,8 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.environment import eoray_images
 from tests.cluster.errors import ClusterError, UnavailableError
 from tests.cluster.images import python_image
-from tests.cluster.programs import build_programs
+from tests.cluster.operator.install import VARIABLE
+from tests.cluster.programs import build_operator, build_programs
 from tests.cluster.slot import Slot
 
 
@@ -31,6 +32,8 @@ def _act(arguments: argparse.Namespace, cluster: Cluster) -> int:
     match arguments.action:
         case "build":
             print(build_programs())
+        case "operator":
+            print(f"export {VARIABLE}={build_operator()}")
         case "up":
             cluster.up(pods=not arguments.no_pods)
             print(f"export KUBECONFIG={cluster.kubeconfig} PATH={cluster.programs}:$PATH")
@@ -61,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slot", type=int, help="0-9, clusters side by side")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("build", help="build the programs, once a machine")
+    actions.add_parser("operator", help="build KubeRay's own, for tests in place of the stand-in")
     up = actions.add_parser("up", help="control plane and a node that runs pods")
     up.add_argument("--no-pods", action="store_true", help="the control plane alone")
     actions.add_parser("down", help="remove everything")

@@ -19,7 +19,7 @@ from tests.cluster.environment import eoray_images
 from tests.cluster.errors import UnavailableError
 from tests.cluster.images import python_image
 from tests.cluster.machine import wait_until
-from tests.cluster.operator.install import start_operator
+from tests.cluster.operator.install import VARIABLE, start_operator
 from tests.cluster.runs import products
 from tests.cluster.site import Site, open_site
 
@@ -108,8 +108,7 @@ def namespace(api: client.ApiClient) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def kuberay_crds(kubernetes_cluster: Cluster) -> Path:
     """Ray's resource definitions, served by the cluster; the operator is not part of it."""
-    data = Path(os.environ.get("EORAY_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
-    folder = data.parent / "kuberay-crds"
+    folder = _definitions()
     if not folder.is_dir():
         pytest.skip(
             f"no definitions of KubeRay: {folder} is no folder; it lies beside the folder that "
@@ -120,6 +119,14 @@ def kuberay_crds(kubernetes_cluster: Cluster) -> Path:
     established = ("--for=condition=Established", "--timeout=30s")
     kubernetes_cluster.kubectl("wait", "crd", "--all", *established)
     return folder
+
+
+def _definitions() -> Path:
+    """Those of the real operator where one is named, since its own release fits it alone."""
+    if (program := os.environ.get(VARIABLE)) and (own := Path(program).with_name("crds")).is_dir():
+        return own
+    data = Path(os.environ.get("EORAY_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    return data.parent / "kuberay-crds"
 
 
 def _import_eoray(cluster: Cluster) -> None:

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,10 @@ PROGRAMS = (
     Program("helm", "helm.sh/helm/v3/cmd/helm", "helm.sh/helm/v3", "v3.21.4"),
 )
 
+KUBERAY = "github.com/ray-project/kuberay/ray-operator"
+OPERATOR = Program("ray-operator", KUBERAY, KUBERAY, "v1.6.2")
+"""KubeRay's own operator, for tests in place of the stand-in; its newest published module."""
+
 
 def programs_folder() -> Path:
     """``EORAY_CLUSTER_BIN``, else a folder in the user's cache."""
@@ -91,12 +95,35 @@ def build_programs(folder: Path | None = None) -> Path:
     return folder
 
 
-def missing_programs(folder: Path) -> list[Program]:
+def build_operator(folder: Path | None = None) -> Path:
+    """Build KubeRay's operator where it is absent, with its definitions beside it.
+
+    Returns:
+        The program; in ``crds`` beside it lie the definitions of its release.
+
+    Raises:
+        UnavailableError: Go or disk is missing.
+        ClusterError: A build failed.
+    """
+    folder = (folder or programs_folder()) / "kuberay"
+    if missing_programs(folder, [OPERATOR]):
+        _check_tools(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _only_one(folder):
+            module = f"{OPERATOR.module}@{OPERATOR.version}"
+            found: dict[str, str] = json.loads(_go(folder, "mod", "download", "-json", module))
+            definitions = Path(found["Dir"]) / "config/crd/bases"
+            shutil.copytree(definitions, folder / "crds", dirs_exist_ok=True)
+            _build(OPERATOR, folder)
+    return folder / OPERATOR.name
+
+
+def missing_programs(folder: Path, wanted: Sequence[Program] = PROGRAMS) -> list[Program]:
     """Programs that are not there in the pinned version."""
     stamps = _read_stamps(folder)
     return [
         program
-        for program in PROGRAMS
+        for program in wanted
         if stamps.get(program.name) != program.stamp
         or not os.access(folder / program.name, os.X_OK)
     ]

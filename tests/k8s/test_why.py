@@ -141,6 +141,16 @@ def test_why_nothing_starts_is_found_on_job_cluster_and_pods(
     ]
 
 
+LOST = (
+    "Deleted head Pod maps-of-a-long-name/weekly-slovenia-73ba96dd-12-wj92h-head-jx5fl; "
+    "Pod status: Running; Pod restart policy: Never; Ray container terminated status: "
+    "&ContainerStateTerminated{ExitCode:137,Signal:0,Reason:OOMKilled,Message:,"
+    "StartedAt:2026-01-01 00:00:00 +0000 UTC,FinishedAt:2026-01-01 00:00:04 +0000 UTC,"
+    "ContainerID:containerd://" + 64 * "0" + ",}"
+)
+"""As KubeRay 1.6 writes it."""
+
+
 def test_warnings_are_those_of_the_attempt_its_cluster_and_their_pods(
     api: FakeApi, cluster: Cluster, job: dict[str, Any]
 ) -> None:
@@ -152,14 +162,15 @@ def test_warnings_are_those_of_the_attempt_its_cluster_and_their_pods(
                            "involvedObject": involved})  # fmt: skip
 
     api.set_status(NAME, rayClusterName="ray-x")
-    put(4, "RayCluster", "ray-x", "DeletedHeadPod", "status: OOMKilled", "Normal")
+    put(4, "RayCluster", "ray-x", "DeletedHeadPod", LOST, "Normal")
     put(1, "RayCluster", "ray-x", "CreatedHeadPod", "Created head Pod", "Normal")
     put(2, "Pod", "ray-x-head-abcde", "Unhealthy", "probe failed")
     put(3, "Pod", "ray-xy-head-abcde", "Unhealthy", "another run's")
     put(5, "RayJob", NAME, "Failed", "silent")
+    shown = f"{LOST.split('&', maxsplit=1)[0]}OOMKilled, exit code 137"
     assert warnings_of(cluster, job) == [
         "2026-01-01T00:00:02+00:00 Pod ray-x-head-abcde: Unhealthy: probe failed",
-        "2026-01-01T00:00:04+00:00 RayCluster ray-x: DeletedHeadPod: status: OOMKilled",
+        f"2026-01-01T00:00:04+00:00 RayCluster ray-x: DeletedHeadPod: {shown}",
         f"2026-01-01T00:00:05+00:00 RayJob {NAME}: Failed: silent",
     ]
 

@@ -182,13 +182,24 @@ def _is_over(pod: Object) -> bool:
     return bool(_terminated(pod)) and pod["spec"]["restartPolicy"] == "Never"
 
 
-def _terminated(pod: Object) -> Object:
-    """How the Ray container ended; empty while it runs."""
+def _terminated(pod: Object) -> str:
+    """How the Ray container ended, as Go prints it; nil while it runs."""
     ray = pod["spec"]["containers"][0]["name"]
     for each in pod["status"].get("containerStatuses") or ():
-        if each["name"] == ray:
-            return dict((each.get("state") or {}).get("terminated") or {})
-    return {}
+        ended = (each.get("state") or {}).get("terminated")
+        if each["name"] == ray and ended:
+            told = {
+                "ExitCode": ended["exitCode"],
+                "Signal": ended.get("signal", 0),
+                "Reason": ended.get("reason", ""),
+                "Message": ended.get("message", ""),
+                "StartedAt": ended.get("startedAt"),
+                "FinishedAt": ended.get("finishedAt"),
+                "ContainerID": ended.get("containerID", ""),
+            }
+            fields = "".join(f"{name}:{value}," for name, value in told.items())
+            return f"&ContainerStateTerminated{{{fields}}}"
+    return "nil"
 
 
 def _is_ready(pod: Object) -> bool:
