@@ -99,7 +99,7 @@ def submit_run(  # noqa: PLR0913 - one submission, and all that may be said abou
             state = State("succeeded", message="by its record; the cluster has forgotten it")
             return Submission(attempt_name(attempt.key, number), attempt.key, "done", state)
     if not dry_run:
-        _wait_for_pods(cluster, attempt.key, tell, wait)
+        _wait_for_pods(cluster, attempt.key, number, tell, wait)
         _wait_for_earlier_driver(cluster, latest, tell, wait)
     attempt = replace(attempt, number=number + 1, submission=secrets.token_hex(4))
     rayjob = build_rayjob(attempt, cluster.namespace)
@@ -272,12 +272,20 @@ def _protect_head(
 
 
 def _wait_for_pods(
-    cluster: Cluster, key: str, tell: Callable[[str], None], wait: Callable[[float], None]
+    cluster: Cluster,
+    key: str,
+    number: int,
+    tell: Callable[[str], None],
+    wait: Callable[[float], None],
 ) -> None:
-    """Wait for pods that there are now; those of a submitter that is faster are not waited for."""
+    """Wait for pods that there are now, of attempts up to a number.
+
+    Once the next attempt is there, another submitter is faster, and what lives may be its pods:
+    creating that attempt will tell.
+    """
     waited, pods = 0.0, _live_pods(cluster, key)
     clusters = {_cluster_of(pod) for pod in pods}
-    while pods:
+    while pods and cluster.rayjob(attempt_name(key, number + 1)) is None:
         names = ", ".join(pod["metadata"]["name"] for pod in pods[:3])
         if waited >= _PODS_END_S:
             raise ConflictError(

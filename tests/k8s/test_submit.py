@@ -174,6 +174,26 @@ def test_two_submitters_of_one_attempt_meet_in_it(
     assert api.names("configmaps") == [mounted(api, met.name)]
 
 
+def test_pods_of_a_faster_submitter_are_no_earlier_attempts(
+    api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, monkeypatch: Any
+) -> None:
+    plain, others = cluster.rayjobs, list[str]()
+
+    def slower(selector: str) -> list[dict[str, Any]]:
+        found = plain(selector)
+        monkeypatch.setattr(cluster, "rayjobs", plain)  # the other one, behind our look
+        others.append(submit_run(cluster, config, folder).name)
+        labels = {RUN: others[0][:-2], "ray.io/cluster": "ray-x"}
+        pod = {"metadata": {"name": "head", "labels": labels}, "status": {"phase": "Pending"}}
+        api.put("pods", pod)
+        return found
+
+    monkeypatch.setattr(cluster, "rayjobs", slower)
+    waits: list[float] = []
+    met = submit_run(cluster, config, folder, wait=waits.append)
+    assert (met.what, [met.name], waits) == ("attached", others, [])
+
+
 def test_run_file_that_a_dead_submitter_left_out_is_made(
     api: FakeApi, cluster: Cluster, config: RunConfig, folder: Path, first: str
 ) -> None:
