@@ -98,9 +98,10 @@ def _reconcile_group(api: Api, cluster: Object, pods: list[Object], group: str) 
         api.delete("pods", namespace, pod_name)
         reason = "DeletedHeadPod" if is_head else "DeletedWorkerPod"
         kind, phase = "head" if is_head else "worker", pod["status"].get("phase")
+        end = _as_go_prints(_terminated(pod))
         message = (
             f"Deleted {kind} Pod {namespace}/{pod_name}; Pod status: {phase}; Pod restart policy: "
-            f"{pod['spec']['restartPolicy']}; Ray container terminated status: {_terminated(pod)}"
+            f"{pod['spec']['restartPolicy']}; Ray container terminated status: {end}"
         )
         record_event(api, cluster, reason, message, warns=False)
     if ended:
@@ -182,24 +183,30 @@ def _is_over(pod: Object) -> bool:
     return bool(_terminated(pod)) and pod["spec"]["restartPolicy"] == "Never"
 
 
-def _terminated(pod: Object) -> str:
-    """How the Ray container ended, as Go prints it; nil while it runs."""
+def _terminated(pod: Object) -> Object:
+    """How the Ray container ended; empty while it runs."""
     ray = pod["spec"]["containers"][0]["name"]
     for each in pod["status"].get("containerStatuses") or ():
-        ended = (each.get("state") or {}).get("terminated")
-        if each["name"] == ray and ended:
-            told = {
-                "ExitCode": ended["exitCode"],
-                "Signal": ended.get("signal", 0),
-                "Reason": ended.get("reason", ""),
-                "Message": ended.get("message", ""),
-                "StartedAt": ended.get("startedAt"),
-                "FinishedAt": ended.get("finishedAt"),
-                "ContainerID": ended.get("containerID", ""),
-            }
-            fields = "".join(f"{name}:{value}," for name, value in told.items())
-            return f"&ContainerStateTerminated{{{fields}}}"
-    return "nil"
+        if each["name"] == ray:
+            return dict((each.get("state") or {}).get("terminated") or {})
+    return {}
+
+
+def _as_go_prints(ended: Object) -> str:
+    """The end of a container in KubeRay's events."""
+    if not ended:
+        return "nil"
+    told = {
+        "ExitCode": ended["exitCode"],
+        "Signal": ended.get("signal", 0),
+        "Reason": ended.get("reason", ""),
+        "Message": ended.get("message", ""),
+        "StartedAt": ended.get("startedAt"),
+        "FinishedAt": ended.get("finishedAt"),
+        "ContainerID": ended.get("containerID", ""),
+    }
+    fields = "".join(f"{name}:{value}," for name, value in told.items())
+    return f"&ContainerStateTerminated{{{fields}}}"
 
 
 def _is_ready(pod: Object) -> bool:
